@@ -1,0 +1,17 @@
+"""Any medical dataset as examples: load, map columns, clean, split by question, report every row.
+
+    from medassist.config import RunConfig
+    from medassist.data import prepare_data
+    prepared = prepare_data(RunConfig())   # the embedded flashcards
+
+Files are the steps in their order: load (hub, textfiles, upload) → mapping (choice) → clean → split →
+prepare, export. Knows nothing of models, prompts or training.
+"""
+
+from medassist.data.export import export_data
+from medassist.data.prepare import prepare_data, preview_rows
+from medassist.data.shapes import DataReport, Example, PreparedData, SourceReport
+from medassist.data.upload import load_upload
+
+__all__ = ["DataReport", "Example", "PreparedData", "SourceReport", "export_data", "load_upload", "prepare_data",
+           "preview_rows"]
