@@ -1,0 +1,169 @@
+"""One run from start to end, in this process: lock, folder, training, result, comparison, card.
+
+Whoever wants a training calls this (the command line) or starts a process that does (`jobs`). However
+it ends, the folder says so: `result.json` is written when the training has ended, `evaluation.json`
+comes after and may be missing. Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from medassist import adapters, evaluation, lock
+from medassist.cards import render_model_card
+from medassist.config import RunConfig
+from medassist.data import prepare_data
+from medassist.errors import AdapterError, JobError, MedAssistError
+from medassist.generation import Engine
+from medassist.jobs import STOP_FILE
+from medassist.paths import resolvable
+from medassist.progress import Event, Notice, Phase, ProgressWriter, Result, load_view
+from medassist.training import TrainResult, train, versions
+
+log = logging.getLogger(__name__)
+
+EXPERIMENTS = "experiments.csv"
+
+
+def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] = lambda event: None, *,
+            resume: bool = False, interrupted: Callable[[], bool] = lambda: False,
+            catalogue_only: bool = False) -> Result:
+    """Trains in this process, then compares base and fine-tuned, and writes down how it ended.
+
+    Args:
+        folder: of the run, made by `create_run`.
+        interrupted: asked now and then; true ends the run as stopped. A file named `stop` does the same.
+
+    Raises:
+        JobError: another training is going on under the same adapters folder.
+    """
+    root, name = folder.parent, folder.name
+    with lock.training_lock(root, name):
+        lock.write_owner(folder / "owner.json", lock.this_process(name))
+        (folder / "result.json").unlink(missing_ok=True)
+        (folder / STOP_FILE).unlink(missing_ok=True)
+        write = ProgressWriter(folder / "progress.jsonl")
+
+        def say(event: Event) -> None:
+            write(event)
+            on_event(event)
+
+        def should_stop() -> bool:
+            return interrupted() or (folder / STOP_FILE).exists()
+
+        try:
+            outcome = _train(config, folder, say, resume, should_stop, catalogue_only)
+            result = _finish(config, folder, outcome)
+            verdict = ""
+            if result.outcome == "finished":
+                verdict = _compare(config, folder, say, should_stop)
+                _tidy(folder)
+            _write_card(config, folder, result)
+            _note_experiment(config, folder, result)
+            end = Result(name, result.outcome, result.reason, result.next_step, result.steps, result.elapsed_s,
+                         result.metrics, verdict)
+            say(end)
+            return end
+        finally:
+            (folder / "owner.json").unlink(missing_ok=True)
+            (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _train(config: RunConfig, folder: Path, say: Callable[[Event], None], resume: bool,
+           should_stop: Callable[[], bool], catalogue_only: bool) -> TrainResult:
+    try:
+        return train(resolvable(config), folder, say, resume=resume, should_stop=should_stop,
+                     catalogue_only=catalogue_only)
+    except Exception as error:  # a bug of ours: the log has it whole, the user gets a sentence
+        log.exception("the training of %s failed", folder.name)
+        view = load_view(folder / "progress.jsonl")
+        return TrainResult("failed", f"Something unexpected happened while training ({type(error).__name__}).",
+                           "The run's train.log has the details; resume it or start again.", view.step)
+
+
+def _finish(config: RunConfig, folder: Path, outcome: TrainResult) -> adapters.Result:
+    result = adapters.Result(**asdict(outcome), versions=versions())
+    result = replace(result, base=result.base or config.base.id)
+    try:
+        adapters.write_result(folder, result)
+    except OSError as error:
+        raise JobError(f"The result of '{folder.name}' could not be written ({error.strerror}).",
+                       "Free some disk space, then resume the run.") from error
+    return result
+
+
+def _compare(config: RunConfig, folder: Path, say: Callable[[Event], None],
+             should_stop: Callable[[], bool]) -> str:
+    """The comparison after training; whatever goes wrong here leaves the finished run as it is."""
+    if config.evaluate.budget == "none":
+        return ""
+    say(Phase("evaluating", "Comparing base and fine-tuned on held-out questions"))
+    try:
+        run = adapters.load_run(folder.parent, folder.name)
+        report = evaluation.evaluate_run(Engine(folder.parent), run, prepare_data(resolvable(config)),
+                                         budget=evaluation.BUDGETS[config.evaluate.budget], on_event=say,
+                                         should_stop=should_stop)
+        adapters.write_json(folder / "evaluation.json", report)
+        return report["verdict"]
+    except MedAssistError as error:
+        say(Notice(f"The comparison could not be made: {error}"))
+    except Exception:
+        log.exception("the comparison of %s failed", folder.name)
+        say(Notice("The comparison failed unexpectedly; the adapter is fine. The run's train.log has the details."))
+    return ""
+
+
+def _tidy(folder: Path) -> None:
+    """A finished run needs no checkpoints any more."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _write_card(config: RunConfig, folder: Path, result: adapters.Result) -> None:
+    if result.outcome != "finished":
+        return
+    card = render_model_card(folder.name, config, result, adapters.read_json(folder / "evaluation.json"),
+                             adapters.read_json(folder / "dataset.json"))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _note_experiment(config: RunConfig, folder: Path, result: adapters.Result) -> None:
+    """One line a run in `experiments.csv` beside the runs."""
+    report = (adapters.read_json(folder / "evaluation.json") or {}).get("metrics", {})
+    row = {
+        "run": folder.name, "ended": time.strftime("%Y-%m-%d %H:%M"), "outcome": result.outcome, "base": result.base,
+        "datasets": " + ".join(d.id for d in config.datasets), "learning_rate": config.train.learning_rate,
+        "epochs": result.metrics.get("epochs", ""), "steps": result.steps,
+        "batch": f"{result.metrics.get('batch_size', '')} x {result.metrics.get('gradient_accumulation_steps', '')}",
+        "lora_r": config.lora.r, "base_perplexity": report.get("base_perplexity", ""),
+        "tuned_perplexity": report.get("tuned_perplexity", ""), "elapsed_s": result.elapsed_s, "device": result.device,
+    }
+    path = folder.parent / EXPERIMENTS
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def evaluate_existing(root: Path, name: str, *, budget: evaluation.Budget, split: str = "test",
+                      dataset_ids: list[str] | None = None,
+                      on_event: Callable[[Event], None] = lambda event: None) -> dict:
+    """Measures a finished run again, on its own held-out split or on other data; the report is returned, not kept."""
+    run = adapters.load_run(root, name)
+    adapters.verify_run(run)
+    if run.config is None:
+        raise AdapterError(f"The run.yaml of '{name}' cannot be read.", "Train it again.")
+    config = resolvable(run.config)
+    if dataset_ids:
+        first = config.datasets[0]
+        config = config.model_copy(update={"datasets": [first.model_copy(update={"id": d, "mapping": "auto",
+                                                                                "subset": None}) for d in dataset_ids]})
+    return evaluation.evaluate_run(Engine(root), run, prepare_data(config), budget=budget, split=split,
+                                   on_event=on_event)
