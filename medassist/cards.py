@@ -18,21 +18,23 @@ import yaml
 from medassist import catalog
 from medassist.adapters import Result
 from medassist.config import DatasetConfig, RunConfig
+from medassist.paths import local_path
 
 # Licences by the names that the Hub's front matter knows; any other is "other" with its name and link.
 _HUB_LICENCES = {"apache-2.0", "mit", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma",
                  "cc-by-4.0", "cc-by-sa-4.0", "bsd-3-clause"}
 _PURPOSE = """\
-For education and for learning how fine-tuning works: asking about anatomy, physiology, illnesses and medicines in
-general, and comparing the answers with those of the base model.
+For education and for learning how fine-tuning works: asking about anatomy, physiology, illnesses and
+medicines in general, and comparing the answers with those of the base model.
 
-**This is not medical advice and not a medical device.** The model makes mistakes and states them fluently. It does
-not know the person who asks, and must not be used to diagnose, to choose or change a treatment, or in an emergency:
-call the local emergency number instead. Check what it says against a reliable source, and do not enter anyone's
-personal data."""
+**This is not medical advice and not a medical device.** The model makes mistakes and states them fluently.
+It does not know the person who asks, and must not be used to diagnose, to choose or change a treatment, or in
+an emergency: call the local emergency number instead. Check what it says against a reliable source, and do
+not enter anyone's personal data."""
 
 
-def render_model_card(run_name: str, config: RunConfig, result: Result | None, evaluation: Mapping[str, Any] | None,
+def render_model_card(run_name: str, config: RunConfig, result: Result | None,
+                      evaluation: Mapping[str, Any] | None,
                       data_report: Mapping[str, Any] | None = None) -> str:
     """The card of one run, front matter included.
 
@@ -64,11 +66,11 @@ def _front_matter(run_name: str, base: str, config: RunConfig, result: Result | 
         head |= {"base_model": base, "base_model_relation": "adapter"}
     head |= {"library_name": "peft", "pipeline_tag": "text-generation", **_licence(entry), "language": ["en"],
              "tags": ["lora", "medical", "medassist"]}
-    datasets = [d.id for d in map(_canonical, config.datasets) if catalog.is_hub_id(d.id)]
+    datasets = [d.id for d in map(_canonical, config.datasets) if d.id != "starter" and is_shared(d.id)]
     if datasets:
         head["datasets"] = datasets
     if result is not None and result.base_sha256:
-        head["base_sha256"] = result.base_sha256  # read back by `hub pull`: an adapter fits these weights only
+        head["base_sha256"] = result.base_sha256  # `hub pull` reads it: an adapter fits these weights only
     metric = _tuned_perplexity(result, evaluation)
     if metric is not None:
         first = _canonical(config.datasets[0])
@@ -87,7 +89,8 @@ def _licence(entry: catalog.BaseModelEntry | None) -> dict[str, str]:
     name = entry.license.lower()
     if name in _HUB_LICENCES:
         return {"license": name}
-    return {"license": "other", "license_name": name, **({"license_link": entry.license_url} if entry.license_url else {})}
+    link = {"license_link": entry.license_url} if entry.license_url else {}
+    return {"license": "other", "license_name": name, **link}
 
 
 def _tuned_perplexity(result: Result | None, evaluation: Mapping[str, Any] | None) -> float | None:
@@ -121,9 +124,17 @@ def _title(dataset: DatasetConfig) -> str:
 
 def _dataset_words(dataset: DatasetConfig) -> str:
     """A dataset's id, or the bare name of a local file."""
-    if catalog.find_dataset(dataset.id) is not None or catalog.is_hub_id(dataset.id):
+    if is_shared(dataset.id):
         return dataset.id
     return Path(dataset.id.replace("\\", "/")).name.replace("`", "") or "local data"
+
+
+def is_shared(dataset_id: str) -> bool:
+    """Whether a dataset is one that others have too: of the catalogue or the Hub, and no local file."""
+    if catalog.find_dataset(dataset_id) is not None:
+        return True
+    is_file = dataset_id.lower().endswith(catalog.DATA_SUFFIXES) or local_path(dataset_id) is not None
+    return catalog.is_hub_id(dataset_id) and not is_file
 
 
 def _base_words(base: str) -> str:
@@ -145,7 +156,7 @@ def _results(result: Result | None, evaluation: Mapping[str, Any] | None) -> str
                      result.metrics.get("eval_perplexity_after")))
     shown = [f"| {name} | {b:.3g} | {t:.3g} |" for name, b, t in rows if _is_number(b) and _is_number(t)]
     if not shown:
-        return "Not measured yet: `medassist evaluate` compares base and fine-tuned model on held-out questions."
+        return "Not measured yet: `medassist evaluate` compares base and fine-tuned on held-out questions."
     verdict = str((evaluation or {}).get("verdict", "")).strip()
     table = "\n".join(["| | base | fine-tuned |", "|---|---|---|", *shown])
     return f"{verdict}\n\n{table}" if verdict else table
@@ -170,22 +181,26 @@ def _data(config: RunConfig, report: Mapping[str, Any] | None) -> str:
 def _training(config: RunConfig, result: Result | None) -> str:
     lora, train = config.lora, config.train
     layers = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+    limit = f", at most {train.max_steps} steps" if train.max_steps else ""
     rows = [("LoRA", f"r {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {layers}"),
-            ("Epochs", f"{train.num_train_epochs:g}" + (f", at most {train.max_steps} steps" if train.max_steps else "")),
-            ("Learning rate", f"{train.learning_rate:g}, {train.lr_scheduler_type}, warm-up {train.warmup_ratio:g}"),
+            ("Epochs", f"{train.num_train_epochs:g}{limit}"),
+            ("Learning rate",
+             f"{train.learning_rate:g}, {train.lr_scheduler_type}, warm-up {train.warmup_ratio:g}"),
             ("Longest example", f"{config.data.max_length} tokens"),
             ("Base in 4-bit", "yes" if config.base.load_in_4bit else "no"), ("Seed", str(train.seed))]
     if result is not None:
-        rows += [("Steps", str(result.steps)), ("Time", f"{result.elapsed_s:.0f} s on {result.device or 'unknown'}")]
-        kept = [f"{name} {v}" for name, v in result.versions.items() if name in ("torch", "transformers", "trl", "peft")]
+        rows += [("Steps", str(result.steps)),
+                 ("Time", f"{result.elapsed_s:.0f} s on {result.device or 'unknown'}")]
+        kept = [f"{name} {result.versions[name]}" for name in ("torch", "transformers", "trl", "peft")
+                if name in result.versions]
         rows += [("Versions", ", ".join(kept))] if kept else []
     return ("Loss falls on the answers only. `run.yaml` repeats the run.\n\n| | |\n|---|---|\n"
             + "\n".join(f"| {name} | {value} |" for name, value in rows))
 
 
 def _usage(base: str) -> str:
-    pulled = ("With medassist: `python -m medassist hub pull OWNER/NAME`, then choose it in Chat or Compare, which put"
-              " a red-flag check and a gate for medical questions before the model.")
+    pulled = ("With medassist: `python -m medassist hub pull OWNER/NAME`, then choose it in Chat or Compare,"
+              " which put a red-flag check and a gate for medical questions before the model.")
     if not catalog.is_hub_id(base):
         return pulled
     return f"""{pulled}

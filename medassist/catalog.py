@@ -28,9 +28,10 @@ STARTER_FILE: Path = _PACKAGE / "starter" / "flashcards.jsonl"
 
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
 
-# Memory of LoRA training, about: the weights, a tenth more for activations and the adapter's optimiser
-# state, and 2.5 GB for the runtime and the logits. bf16 takes 2 bytes a weight. 4-bit takes 0.7, not 0.5: embeddings and
-# output layer stay in 16 bits, and each block of 64 weights has a scale. Long rows or large batches take more.
+# Memory of LoRA training is an estimate: the weights, a tenth more for activations and the optimiser's
+# state, and 2.5 GB for the runtime and the logits. bf16 takes 2 bytes a weight. 4-bit takes 0.7 and not 0.5:
+# embeddings and output layer stay in 16 bits, and each block of 64 weights has a scale. Long rows or large
+# batches take more.
 _GB_A_BILLION_BF16 = 2.0 * 1.1
 _GB_A_BILLION_4BIT = 0.7 * 1.1
 _RUNTIME_GB = 2.5
@@ -109,7 +110,8 @@ def list_datasets() -> tuple[DatasetEntry, ...]:
 
 def list_recipes() -> tuple[Recipe, ...]:
     """All recipes, in the order of the file. Their settings are copies: change them freely."""
-    return tuple(Recipe(**{**row, "settings": copy.deepcopy(row["settings"])}) for row in _read("recipes.yaml"))
+    rows = _read("recipes.yaml")
+    return tuple(Recipe(**{**row, "settings": copy.deepcopy(row["settings"])}) for row in rows)
 
 
 def find_base(name_or_id: str) -> BaseModelEntry | None:
@@ -192,7 +194,7 @@ def _check_id(text: str, kind: str, names: list[str], error: type[Exception], ca
     listing = "models" if kind == "base model" else "datasets"
     next_step = f"`python -m medassist list {listing}` shows what there is."
     if catalogue_only:
-        raise error(f"The {kind} '{shown}' is not in the catalogue, and this server takes nothing else.{near}",
+        raise error(f"The {kind} '{shown}' is not in the catalogue, and nothing else is taken here.{near}",
                     "Choose one from the list, or duplicate the Space.")
     if "\0" not in text and len(text) <= 1024 and _exists(text):
         return text
@@ -215,4 +217,5 @@ def _exists(text: str) -> bool:
 def _did_you_mean(text: str, names: Sequence[str]) -> str:
     wanted = text.strip().lower()[:100].rsplit("/", 1)[-1]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
+    near = near or ([n for n in names if wanted in n][:3] if len(wanted) > 2 else [])
     return " Did you mean " + " or ".join(f"'{n}'" for n in near) + "?" if near else ""

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from medassist.errors import ConfigError
 
-HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
-RUN_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}\Z")
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 ATTENTION_AND_MLP = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -107,6 +107,8 @@ class TrainConfig(_Part):
         "auto", title="Precision", description="`auto` takes what this machine is really faster with.")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", title="Gradient checkpointing", description="Saves memory, costs time; `auto` only where memory asks.")
+    keep: Literal["best", "last"] = Field(
+        "best", title="Adapter kept", description="`best` is the one with the lowest loss on the eval split.")
     checkpoints_per_epoch: int = Field(2, title="Checkpoints an epoch", ge=0, le=1_000,
                                        description="0 saves only when stopped.")
 
@@ -151,14 +153,14 @@ class RunConfig(_Part):
 
 def is_run_name(name: str) -> bool:
     """Whether `name` is a slug that is safe as a folder name."""
-    return bool(RUN_NAME.match(name)) and ".." not in name and not name.endswith(".")
+    return bool(RUN_NAME.fullmatch(name)) and ".." not in name and not name.endswith(".")
 
 
 # What the page and the command line call "how long": changes over a recipe's own settings.
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"train.num_train_epochs": 1},
-    "standard": {"train.num_train_epochs": 4},
-    "thorough": {"train.num_train_epochs": 10},
+    "quick": {"train.num_train_epochs": 2},
+    "standard": {"train.num_train_epochs": 5},
+    "thorough": {"train.num_train_epochs": 15},
 }
 
 

@@ -61,12 +61,12 @@ def held_out(prepared: PreparedData, split: str = "test") -> tuple[list[Example]
     Raises:
         DataError: the split is empty.
     """
-    rows = list(getattr(prepared, split))
+    rows, used = list(getattr(prepared, split)), split
     if not rows and split == "test":
-        rows, split = list(prepared.eval), "eval"
+        rows, used = list(prepared.eval), "eval"
     if not rows:
         raise DataError(f"The dataset has no {split} split to measure on.", "Set data.test_size to 50 or more.")
-    return rows, split
+    return rows, used
 
 
 def evaluate_run(engine: Engine, run: adapters.RunInfo, prepared: PreparedData, *, budget: Budget,

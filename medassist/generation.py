@@ -205,7 +205,7 @@ class Engine:
             self._keys.clear()
             self._generation = self.slot.generation
         keys = [self._load_adapter(loaded, name) if name else "__base__" for name in wanted]
-        if not hasattr(loaded.model, "peft_config"):
+        if not hasattr(loaded.model, "get_base_model"):
             return loaded.model, None
         return loaded.model, keys
 
@@ -222,16 +222,17 @@ class Engine:
         if run.result.base_sha256 and loaded.sha256 and run.result.base_sha256 != loaded.sha256:
             raise AdapterError(f"The adapter '{name}' was trained on other weights of {run.base} than the ones here.",
                                "Train it again on this base model.")
+        _check_fit(loaded, run)
         self._made += 1
         key = f"adapter{self._made}"  # PEFT's names must hold no dot
         try:
-            if hasattr(loaded.model, "peft_config"):
+            if isinstance(loaded.model, PeftModel):
                 loaded.model.load_adapter(str(run.path), adapter_name=key, is_trainable=False)
             else:
                 loaded.model = PeftModel.from_pretrained(loaded.model, str(run.path), adapter_name=key)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise AdapterError(f"The adapter '{name}' does not fit the base model {loaded.ref.name}.",
-                               f"It names {run.base}; choose an adapter of this base.") from error
+        except Exception:
+            self.slot.forget()  # PEFT changes the model in place, so half an adapter may be in it
+            raise
         loaded.model.eval()
         self._keys[tie] = key
         while len(self._keys) > MAX_ADAPTERS:
@@ -256,6 +257,21 @@ class Engine:
                         yield model
 
             yield loaded, use
+
+
+def _check_fit(loaded: models.LoadedBase, run: adapters.RunInfo) -> None:
+    """Compares an adapter's shapes with the base's layers, before anything is changed.
+
+    Raises:
+        AdapterError: a layer is not there or has another size.
+    """
+    base = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    layers = dict(base.named_modules())
+    for module, (a, b) in adapters.lora_shapes(run.path / adapters.WEIGHTS).items():
+        layer = layers.get(module.removeprefix("base_model.model."))
+        if layer is None or (getattr(layer, "in_features", None), getattr(layer, "out_features", None)) != (a[1], b[0]):
+            raise AdapterError(f"The adapter '{run.name}' does not fit the base model {loaded.ref.name}.",
+                               f"It names {run.base}; choose an adapter of this base.")
 
 
 def _pad_left(rows: list[list[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:

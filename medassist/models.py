@@ -348,6 +348,10 @@ class ModelSlot:
         loaded = self._loaded
         return loaded.ref.name if loaded else None
 
+    def forget(self) -> None:
+        """Lets the base go, so that the next use loads it anew. For whoever holds the lock and has damaged it."""
+        self._loaded = None
+
     @contextmanager
     def use(self, ref: BaseRef, load_in_4bit: bool = False) -> Iterator[LoadedBase]:
         """The loaded base, alone for as long as the block lasts."""

@@ -363,6 +363,8 @@ def _fit_once(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: list[E
     run.metrics |= {"train_loss": round(output.training_loss, 4), "trainer": {
         k: round(v, 4) for k, v in output.metrics.items() if isinstance(v, (int, float))}}
     evaluate(run.steps, "after")
+    if settings.keep == "best":
+        _restore_best(run, model)
     return model
 
 
@@ -404,8 +406,51 @@ def _evaluate(run: _Run, base: models.LoadedBase, model: PeftModel, evals: list[
     loss, tokens = mean_nll(scores), sum(s.tokens for s in scores)
     run.say(Eval(step, when, loss, perplexity(scores), len(scores), tokens))
     run.metrics.setdefault("eval_examples", len(scores))
+    if when != "before" and run.config.train.keep == "best":
+        _keep_if_best(run, model, step, loss)
     if when in ("before", "after"):
         run.metrics |= {f"eval_loss_{when}": round(loss, 4), f"eval_perplexity_{when}": round(perplexity(scores), 3)}
+
+
+def _keep_if_best(run: _Run, model: PeftModel, step: int, loss: float) -> None:
+    """Puts the adapter's weights aside when no earlier evaluation of this run was better."""
+    from safetensors.torch import save_file
+
+    place = run.folder / "checkpoints"
+    noted = adapters.read_json(place / "best.json")
+    if not math.isfinite(loss) or (noted is not None and noted["loss"] <= loss and noted["step"] < step):
+        return
+    place.mkdir(exist_ok=True)
+    staged = place / ".best.safetensors"
+    try:
+        save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad},
+                  str(staged))
+        os.replace(staged, place / "best.safetensors")
+        adapters.write_json(place / "best.json", {"step": step, "loss": loss})
+    except (OSError, RuntimeError) as error:  # RuntimeError: how safetensors reports a full disk
+        log.exception("keeping the best adapter")
+        staged.unlink(missing_ok=True)
+        run.say(Notice(f"The best adapter so far could not be put aside ({type(error).__name__}); the run goes on."))
+
+
+def _restore_best(run: _Run, model: PeftModel) -> None:
+    """Takes the best evaluation's weights back where training went past them."""
+    import torch
+    from safetensors.torch import load_file
+
+    place = run.folder / "checkpoints"
+    noted = adapters.read_json(place / "best.json")
+    if noted is None or noted["step"] == run.steps or not (place / "best.safetensors").is_file():
+        return
+    weights = load_file(str(place / "best.safetensors"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(weights[name].to(parameter.device))
+    run.metrics |= {"kept_step": noted["step"], "eval_loss_kept": round(noted["loss"], 4),
+                    "eval_perplexity_kept": round(math.exp(min(noted["loss"], 700)), 3)}
+    run.say(Notice(f"The adapter of step {noted['step']} is kept: its eval loss of {noted['loss']:.3f} is lower than "
+                   f"{run.metrics.get('eval_loss_after', math.nan):.3f} at the end."))
 
 
 def _write_curve(run: _Run, history: Sequence[dict[str, Any]]) -> None:

@@ -4,8 +4,8 @@
     from medassist.data import prepare_data
     prepared = prepare_data(RunConfig())   # the embedded flashcards
 
-Files are the steps in their order: load (hub, textfiles, upload) → mapping (choice) → clean → split →
-prepare, export. Knows nothing of models, prompts or training.
+Files are the steps in their order: load (hub, textfiles, upload) → mapping → rows (choice, clean) → split;
+prepare runs them, export writes the result. Knows nothing of models, prompts or training.
 """
 
 from medassist.data.export import export_data
@@ -13,5 +13,5 @@ from medassist.data.prepare import prepare_data, preview_rows
 from medassist.data.shapes import DataReport, Example, PreparedData, SourceReport
 from medassist.data.upload import load_upload
 
-__all__ = ["DataReport", "Example", "PreparedData", "SourceReport", "export_data", "load_upload", "prepare_data",
-           "preview_rows"]
+__all__ = ["DataReport", "Example", "PreparedData", "SourceReport", "export_data", "load_upload",
+           "prepare_data", "preview_rows"]

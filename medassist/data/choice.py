@@ -18,13 +18,14 @@ LETTERS = "ABCDEFGHIJ"
 # Option columns, one scheme a line; each is complete with two, the rest may be missing.
 _SCHEMES = [
     ["opa", "opb", "opc", "opd", "ope"],
-    [f"option_{c}" for c in "abcdefg"], [f"option{c}" for c in "abcdefg"], [f"option_{i}" for i in range(1, 8)],
-    [f"option{i}" for i in range(1, 8)], [f"choice_{c}" for c in "abcdefg"], [f"choice{i}" for i in range(1, 8)],
-    [f"op{i}" for i in range(1, 8)], [f"ending{i}" for i in range(8)], list("abcdefg"),
+    *([f"{name}{c}" for c in "abcdefg"] for name in ("option_", "option", "choice_", "choice")),
+    *([f"{name}{i}" for i in range(1, 8)] for name in ("option_", "option", "choice_", "choice", "op")),
+    [f"ending{i}" for i in range(8)],
+    list("abcdefg"),
 ]
 _LIST_NAMES = ["options", "choices", "option", "choice", "answer_choices"]
-_LABEL_NAMES = ["cop", "answer_idx", "answer_index", "correct_option", "correct_index", "correct", "correct_answer",
-                "answer_key", "answerkey", "label", "gold", "target", "answer", "answers"]
+_LABEL_NAMES = ["cop", "answer_idx", "answer_index", "correct_option", "correct_index", "correct",
+                "correct_answer", "answer_key", "answerkey", "label", "gold", "target", "answer", "answers"]
 _LETTER_LABEL = re.compile(r"^\s*[(\[\"']{0,2}([A-Ja-j])(?:[)\].:\"']{1,2}(?:\s.{0,2000})?)?\s*$", re.DOTALL)
 
 
@@ -59,7 +60,7 @@ def read_options(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[str]:
 
 
 def parse_options(cell: Any) -> list[str]:
-    """Options from a list, a dict of letter → text, a list of {key, value}, or any of these as JSON or Python text."""
+    """Options from a list, a dict of letter → text or a list of {key, value}, also as JSON or Python text."""
     if isinstance(cell, str):
         cell = _parse_text(cell)
     if isinstance(cell, Mapping):
@@ -115,28 +116,35 @@ def right_option(value: Any, options: Sequence[str], base: int) -> int | None:
 
 
 def index_base(rows: Iterable[Mapping[str, Any]], roles: Mapping[str, str]) -> tuple[int, str]:
-    """Whether labels that are numbers count from 0 or from 1, with the evidence in words ("" if none are numbers)."""
-    lowest, highest, most_options, votes = None, None, 0, {0: 0, 1: 0}
+    """Whether labels that are numbers count from 0 or from 1, and the evidence in words ("" without numbers).
+
+    A label 0 speaks for 0, one as high as there are options for 1; where that does not settle it, the letters
+    do that explanations name.
+    """
+    zeros = tops = 0
+    seen: set[int] = set()
+    votes = {0: 0, 1: 0}
     for row in rows:
         label = _as_index(row.get(roles["correct"]))
         if label is None:
             continue
-        lowest = label if lowest is None else min(lowest, label)
-        highest = label if highest is None else max(highest, label)
-        most_options = max(most_options, len(read_options(row, roles)))
+        seen.add(label)
+        zeros += label == 0
+        tops += label == len(read_options(row, roles))
         letter = answer_letter(str(row.get(roles.get("explanation", ""), "") or ""))
         if letter and label - LETTERS.index(letter) in votes:
             votes[label - LETTERS.index(letter)] += 1
-    if lowest is None:
+    if not seen:
         return 0, ""
-    if lowest == 0:
-        return 0, f"The right option counts from 0 (its numbers run from 0 to {highest})."
-    if highest == most_options:
-        return 1, f"The right option counts from 1 (its numbers run from {lowest} to {highest})."
+    span = f"its numbers run from {min(seen)} to {max(seen)}"
+    if bool(zeros) != bool(tops):
+        base = 0 if zeros else 1
+        return base, f"The right option counts from {base} ({span})."
     if votes[0] != votes[1]:
         base = max(votes, key=lambda b: votes[b])
         return base, f"The right option counts from {base} ({votes[base]} explanations name the same letter)."
-    return 0, f"The right option was taken to count from 0: its numbers, {lowest} to {highest}, allow both."
+    base = 1 if tops > zeros else 0
+    return base, f"The right option was taken to count from {base}; {span}, which does not settle it."
 
 
 def _as_index(value: Any) -> int | None:

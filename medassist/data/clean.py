@@ -12,15 +12,16 @@ import html
 import re
 import unicodedata
 
-_TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|div|span|ul|ol|li|a|h[1-6]|sub|sup|table|tr|td|th|tbody|font|img)"
-                  r"(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_INLINE_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|a|sub|sup|font)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_BLOCK_TAG = re.compile(r"</?(?:p|br|div|ul|ol|li|h[1-6]|table|tr|td|th|tbody|img|hr)(?:\s[^<>]{0,300})?/?>",
+                        re.IGNORECASE)
 _LINE_TAG = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
 # Invisible: zero-width space, direction marks, word joiner, byte-order mark, soft hyphen.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u00ad]")
 # Joiners mean something in Persian and Indic scripts and nothing beside ASCII.
 _STRAY_JOINER = re.compile("[\u200c\u200d](?=[\x00-\x7f]|$)|(?<=[\x00-\x7f])[\u200c\u200d]|^[\u200c\u200d]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")  # half of a surrogate pair: not a character, and no file can hold it
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of a surrogate pair: not a character, and no file can hold it
 _BLANK_LINES = re.compile("\n{3,}")
 _QUESTION_MARKS = re.compile(r"\?(?:\s?\?){1,20}")
 _SPACE_BEFORE_MARK = re.compile(r" +([?!.,;:])(?=\s|$)")
@@ -29,15 +30,18 @@ _WORDS = re.compile(r"\w+")
 # "Ans. is 'c' i.e.,", "Answer- B.", "Ans: (d)", "Sol. A:"; group 1 is the letter.
 _ANSWER_HEAD = re.compile(
     r"^\s*(?:the\s)?(?:correct\s)?(?:ans(?:wer)?|sol)\b[\s.:;=–-]{0,5}(?:is\b|option\b)?[\s:]{0,3}"
-    r"[\"'‘’“”`(\[]{0,3}([a-e])(?:[\"'‘’“”`)\].,:;-]{1,3}|(?=\s*\(ref)|(?=\s*i\.?\s?e\b)|\s*$)"
+    r"[\"'‘’“”`(\[]{0,3}([a-e])"
+    r"(?:[\"'‘’“”`)\].,:;-]{1,3}|(?=\s*\(ref)|(?=\s*i\.?\s?e\b)|\s*$)"
     r"\s*(?:i\.?\s?e\b[.,:]{0,3})?\s*", re.IGNORECASE)
-# What still begins an explanation once the right letter is known: "Answer- A (…", "Ans: C …", "Ans. BSolitary …".
-_KNOWN_HEADS = {c: re.compile(rf"^\s*(?i:ans(?:wer)?s?)\b[\s.:;=–-]{{1,5}}(?:is\s)?[\"'‘“(]{{0,2}}[{c}{c.lower()}]"
-                              r"(?=[^\w]|[A-Z][a-z])[\s.:,;-]{0,4}") for c in "ABCDEFGHIJ"}
+# Also a head, once the right letter is known: "Answer- A (…", "Ans: C …", "Ans. BSolitary …".
+_KNOWN_HEADS = {
+    c: re.compile(rf"^\s*(?i:ans(?:wer)?s?)\b[\s.:;=–-]{{1,5}}(?:is\s)?[\"'‘“(]{{0,2}}[{c}{c.lower()}]"
+                  r"(?=[^\w]|[A-Z][a-z])[\s.:,;-]{0,4}") for c in "ABCDEFGHIJ"}
 _BARE_HEAD = re.compile(r"^\s*ans(?:wer)?s?\b[\s.:;=–-]{1,5}", re.IGNORECASE)
 _LETTER_HEAD = re.compile(r"^\s*\(([a-e])\)[\s.:,-]{0,3}", re.IGNORECASE)
 _REF_IN_PARENTHESES = re.compile(
-    r"\s?[(\[]\s?ref(?:erence)?s?\b[^()\[\]]{0,400}(?:\([^()]{0,100}\)[^()\[\]]{0,200}){0,3}[)\]]", re.IGNORECASE)
+    r"\s?[(\[]\s?ref(?:erence)?s?\b[^()\[\]]{0,400}(?:\([^()]{0,100}\)[^()\[\]]{0,200}){0,3}[)\]]",
+    re.IGNORECASE)
 _REF_LINE = re.compile(r"^\s{0,20}ref(?:erence)?s?\s{0,3}[.:;-][^\n]{0,500}$", re.IGNORECASE | re.MULTILINE)
 _REF_TAIL = re.compile(r"(?<=[.;)\s])ref(?:erence)?s?\s?[.:][^\n]{1,300}$", re.IGNORECASE)
 
@@ -52,7 +56,7 @@ def tidy(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = _TAG.sub(" ", _LINE_TAG.sub("\n", text))
+        text = _BLOCK_TAG.sub(" ", _LINE_TAG.sub("\n", _INLINE_TAG.sub("", text)))
     text = strip(text).replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():  # three quarters of all texts skip this
         text = unicodedata.normalize("NFC", text).replace("\u2028", "\n").replace("\u2029", "\n")
@@ -91,7 +95,8 @@ def clean_explanation(text: str, letter: str, option: str) -> str:
     head = _ANSWER_HEAD.match(text) or _KNOWN_HEADS[letter].match(text)
     if head is None:
         head = _LETTER_HEAD.match(text)
-        if head and (head.group(1).upper() != letter or text.lower().count(head.group(0).strip().lower()) > 1):
+        again = head and text.lower().count(head.group(0).strip().lower()) > 1
+        if head and (head.group(1).upper() != letter or again):
             head = None
     if head:
         text = _without_prefix(text[head.end():], option)
@@ -116,7 +121,7 @@ def _without_prefix(text: str, prefix: str) -> str:
     rest = text[at:]
     if opened:
         return rest.lstrip()[1:] if rest.lstrip()[:1] == ")" else text
-    # "Ketamine" must not be cut from "Ketamines are", but is from "KetamineKetamine is" (line breaks get lost).
+    # "Ketamine" stays in "Ketamines are", but goes from "KetamineKetamine is", where a line break was lost.
     if prefix[-1:].isalnum() and rest[:1].isalnum() and not rest[:1].isupper():
         return text
     return rest if rest.strip(" .,;:-\n") else ""

@@ -17,7 +17,8 @@ from medassist.errors import DataError
 
 _TIMEOUT_S = 10
 _BUILDERS = {"parquet", "csv", "json", "arrow", "text", "cache"}  # cache: prepared by one of these before
-_OFFLINE_STEP = "Check the network, give a local file instead, or set HF_HUB_OFFLINE=1 to use a copy fetched before."
+_OFFLINE_STEP = ("Check the network, give a local file instead, or set HF_HUB_OFFLINE=1 to use a copy "
+                 "fetched before.")
 
 
 def fetch(hub_id: str, subset: str | None, revision: str | None) -> tuple[Any, str]:
@@ -67,21 +68,27 @@ def _check_builder(builder: Any, hub_id: str) -> None:
     own = f"hf://datasets/{hub_id}@".lower()
     outside = [f for split in files.values() for f in split if not str(f).lower().startswith(own)]
     if outside:
-        raise DataError(f"The dataset {hub_id} names files outside its own repository.",
-                        "Download what you need by hand and give the file.")
+        raise _outside(hub_id)
+
+
+def _outside(hub_id: str) -> DataError:
+    return DataError(f"The dataset {hub_id} names files outside its own repository.",
+                     "Download what you need by hand and give the file.")
 
 
 def _told(error: Exception, hub_id: str, subset: str | None, revision: str | None) -> DataError:
     """The one sentence for what went wrong, from the chain of exceptions."""
     chain = list(_chain(error))
     names = {type(e).__name__ for e in chain}
+    page = f"https://huggingface.co/datasets/{hub_id}"
     text = " ".join(str(e) for e in chain).lower()
     status = next((e.response.status_code for e in chain if getattr(e, "response", None) is not None), None)
     if "GatedRepoError" in names or "gated dataset" in text or status == 403:
-        return DataError(f"The dataset {hub_id} is gated: the Hub gives it only to those who accepted its terms.",
-                         f"Accept them at https://huggingface.co/datasets/{hub_id} and set HF_TOKEN to your token.")
+        return DataError(f"The dataset {hub_id} is gated: the Hub gives it to those who accepted its terms.",
+                         f"Accept them at {page} and set HF_TOKEN to your token.")
     if "RevisionNotFoundError" in names or (revision and "revision" in text and "exist" in text):
-        return DataError(f"The dataset {hub_id} has no revision '{revision}'.", "Leave it out for the newest.")
+        return DataError(f"The dataset {hub_id} has no revision '{revision}'.",
+                         "Leave it out for the newest.")
     if "RepositoryNotFoundError" in names or status in (401, 404) or "doesn't exist on the hub" in text:
         return DataError(f"The Hub has no dataset {hub_id}, or it is private.",
                          "Check the spelling; for a private one set HF_TOKEN to your token.")
@@ -90,20 +97,26 @@ def _told(error: Exception, hub_id: str, subset: str | None, revision: str | Non
                          "Unset HF_HUB_OFFLINE to fetch it, or give a local file instead.")
     if status is not None:
         return DataError(f"The Hub answered with status {status} for the dataset {hub_id}.",
-                         "Try again in a few minutes." if status in (429, 500, 502, 503, 504) else _OFFLINE_STEP)
+                         "Try again in a few minutes." if status == 429 or status >= 500 else _OFFLINE_STEP)
     if any("Connect" in n or "Timeout" in n or "NetworkError" in n or "ProtocolError" in n for n in names):
         return DataError(f"The Hub could not be reached for the dataset {hub_id}.", _OFFLINE_STEP)
+    if "data files don't belong" in text:
+        return _outside(hub_id)
     if "config name is missing" in text or ("builderconfig" in text and "not found" in text):
         return DataError(f"The dataset {hub_id} has no subset '{subset}'." if subset
                          else f"The dataset {hub_id} has several subsets, and none was chosen.",
-                         f"Set datasets.0.subset; they are listed at https://huggingface.co/datasets/{hub_id}.")
+                         f"Set datasets.0.subset; they are listed at {page}.")
     if "scripts are no longer supported" in text:
         return DataError(f"The dataset {hub_id} needs code of its own to be read, which is never run here.",
                          "Look for a copy of it in Parquet.")
+    if names & {"EmptyDatasetError", "DataFilesNotFoundError"}:
+        return DataError(f"The dataset {hub_id} holds no files that can be read as a table.",
+                         "Choose a dataset with Parquet, CSV or JSON files.")
     if "No space left" in str(error):
-        return DataError(f"The disk is full: the dataset {hub_id} could not be stored.", "Make room and try again.")
-    return DataError(f"The dataset {hub_id} could not be read ({type(error).__name__}).",
-                     "Look at its page on the Hub; it may not hold plain tables.")
+        return DataError(f"The disk is full: the dataset {hub_id} could not be stored.",
+                         "Make room and try again.")
+    return DataError(f"The dataset {hub_id} could not be read as a table.",
+                     f"Look at {page}; give a file of it by its local path if you can.")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

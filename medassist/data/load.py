@@ -1,6 +1,6 @@
 """A dataset's raw rows, from the catalogue, the Hub, a file, or a folder: `load_table`.
 
-Knows nothing of what the columns mean. pyarrow, datasets and huggingface_hub are imported where they are used.
+Knows nothing of what the columns mean. pyarrow, datasets and openpyxl are imported where they are used.
 
     python -m medassist data preview --dataset starter
 """
@@ -28,7 +28,8 @@ _SPLIT_COLUMNS = ("split", "set", "partition", "fold")
 _SIDE_FILES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "package.json"}
 
 
-def load_table(dataset: DatasetConfig, *, catalogue_only: bool = False) -> tuple[Table, Mapping[str, str] | None]:
+def load_table(dataset: DatasetConfig, *,
+               catalogue_only: bool = False) -> tuple[Table, Mapping[str, str] | None]:
     """The raw rows, and the catalogue's column mapping where the rows are the catalogue's own.
 
     Raises:
@@ -39,8 +40,8 @@ def load_table(dataset: DatasetConfig, *, catalogue_only: bool = False) -> tuple
     if entry and entry.id == "starter":
         table = _starter(entry)
     elif entry:
-        table = _from_hub(entry.id, dataset.subset or entry.subset, dataset.revision, entry.title, entry.license)
-        table.id = entry.id
+        subset = dataset.subset or entry.subset
+        table = _from_hub(entry.id, subset, dataset.revision, entry.title, entry.license)
     elif catalog.is_hub_id(name) and not Path(name).exists():
         table = _from_hub(name, dataset.subset, dataset.revision, name, "")
     else:
@@ -52,8 +53,8 @@ def load_table(dataset: DatasetConfig, *, catalogue_only: bool = False) -> tuple
 
 
 def split_name(text: Any) -> str | None:
-    """train, eval or test for what a source calls its splits ("train_subset", "validation", "Dev"); else None."""
-    words = re.split(r"[\W_]+", str(text).strip().lower().replace("held-out", "heldout").replace("held_out", "heldout"))
+    """train, eval or test for a source's name of a split ("train_subset", "validation", "Dev"); else None."""
+    words = re.split(r"[\W_]+", re.sub("held[-_ ]out", "heldout", str(text).strip().lower()))
     return _SPLIT_NAMES.get(words[0]) if len(str(text)) <= 60 else None
 
 
@@ -69,7 +70,7 @@ def _read_split_column(table: Table) -> None:
     if unknown:
         table.notes.append(f"The column '{column}' was not taken as the split: it holds '{unknown[0][:60]}'.")
         return
-    table.splits = [split_name(row[column]) if row.get(column) not in (None, "") else None for row in table.rows]
+    table.splits = [split_name(row.get(column) or "") for row in table.rows]
 
 
 def _starter(entry: catalog.DatasetEntry) -> Table:
@@ -123,17 +124,18 @@ def _read_excel(path: Path) -> list[dict[str, Any]]:
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).active
         cells = sheet.iter_rows(values_only=True)
         header = [str(c) if c is not None else f"column_{i + 1}" for i, c in enumerate(next(cells, ()))]
-        return [dict(zip(header, row)) for row in cells if any(c is not None for c in row)]
+        return [dict(zip(header, row, strict=False)) for row in cells if any(c is not None for c in row)]
     except Exception as error:  # openpyxl has no error type of its own for a damaged file
         raise DataError(f"{path.name} is not a readable Excel file.", "Save the sheet as CSV.") from error
 
 
 def _from_folder(path: Path) -> Table:
     """All data files of a folder, filed under the split that a file's name begins with."""
-    files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix.lower() in catalog.DATA_SUFFIXES
-                   and f.name not in _SIDE_FILES and not any(p.startswith(".") for p in f.relative_to(path).parts))
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in catalog.DATA_SUFFIXES and f.is_file()
+                   and f.name not in _SIDE_FILES and not _is_hidden(f.relative_to(path)))
     if not files:
-        raise DataError(f"The folder {path.name} holds no CSV, TSV, JSON, JSONL or Parquet files.", "Check the path.")
+        raise DataError(f"The folder {path.name} holds no CSV, TSV, JSON, JSONL or Parquet files.",
+                        "Check the path.")
     rows: list[dict[str, Any]] = []
     splits: list[str | None] = []
     for file in files[:1000]:
@@ -143,6 +145,10 @@ def _from_folder(path: Path) -> Table:
     table = Table(path.name, path.name, _NOT_STATED, rows, splits)
     table.notes.append(f"{path.name}: read from {len(files)} files.")
     return table
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _from_saved(path: Path) -> Table:

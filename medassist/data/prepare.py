@@ -19,8 +19,9 @@ from medassist.config import DatasetConfig, RunConfig
 from medassist.data import shapes
 from medassist.data.clean import strip, tidy
 from medassist.data.load import load_table
-from medassist.data.mapping import ColumnMap, ReadOptions, choose_mapping, read_row
-from medassist.data.shapes import Candidate, DataReport, Example, PreparedData, SourceReport, Table
+from medassist.data.mapping import choose_mapping
+from medassist.data.rows import ReadOptions, read_row
+from medassist.data.shapes import Candidate, ColumnMap, DataReport, Example, PreparedData, SourceReport, Table
 from medassist.data.split import Splits, split_candidates
 from medassist.errors import DataError
 
@@ -76,7 +77,8 @@ def preview_rows(dataset: DatasetConfig, limit: int, *,
 
 
 def _how(dataset: DatasetConfig, clean: bool) -> ReadOptions:
-    return ReadOptions(tidy=tidy if clean else strip, clean=clean, options_in_prompt=dataset.options_in_prompt,
+    return ReadOptions(tidy=tidy if clean else strip, clean=clean,
+                       options_in_prompt=dataset.options_in_prompt,
                        single_answer_only=dataset.single_answer_only)
 
 
@@ -108,7 +110,7 @@ def _read_table(table: Table, columns: ColumnMap, dataset: DatasetConfig, place:
     if extra_turns:
         notes.append(f"{table.title}: {extra_turns} later answers of longer conversations were not used.")
     if dataset.single_answer_only and "choice_type" not in columns.roles:
-        notes.append(f"{table.title}: no column says which questions have a single answer; all rows were kept.")
+        notes.append(f"{table.title}: no column says which questions have a single answer; all were kept.")
     return found, lost
 
 
@@ -122,7 +124,8 @@ def _choose(found: list[Candidate], dataset: DatasetConfig, seed: int) -> list[C
         by_split.setdefault(candidate.split, []).append(i)
     rng = random.Random(seed)
     kept: set[int] = set()
-    for share, places in zip(_shares([len(p) for p in by_split.values()], limit), by_split.values(), strict=True):
+    shares = _shares([len(places) for places in by_split.values()], limit)
+    for share, places in zip(shares, by_split.values(), strict=True):
         if dataset.select == "random":
             places = rng.sample(places, share)
         elif dataset.select == "longest_answer":
@@ -164,6 +167,5 @@ def fingerprint(examples: Mapping[str, Sequence[Example]]) -> str:
     for name in shapes.SPLITS:
         for example in examples[name]:
             row = [name, example.question, example.answer]
-            digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
-            digest.update(b"\n")
+            digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 SPLITS = ("train", "eval", "test")
 
-# Why a row does not reach a split. The report counts each; together with the splits they make up every row read.
+# Why a row does not reach a split. The report counts each; with the splits they make up every row read.
 NO_QUESTION = "no question"
 NO_ANSWER = "no answer"
 NOT_TEXT = "a cell that is not text"
@@ -103,3 +103,14 @@ class Candidate:
     key: str  # normalised question; the same key never stands in two splits
     length: int  # characters of the explanation, or of the answer where there is none
     source: int  # place in config.datasets
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Where the parts of an example stand in a row."""
+
+    kind: str  # question_answer | instruction | messages | multiple_choice
+    roles: dict[str, str]  # role → column
+    index_base: int = 0  # of multiple-choice labels that are numbers
+    constant_instruction: bool = False  # a standing order in every row: the input is the question
+    notes: tuple[str, ...] = ()

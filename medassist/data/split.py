@@ -3,7 +3,7 @@
     from medassist.data.split import split_candidates
 
 A source's own splits are kept. Where it has an eval but no test split, that is the test split, and eval is
-cut from train. A question in two splits stays in the later one of train < eval < test. Knows nothing of files.
+cut from train. A question in two splits stays in the later one of train < eval < test. Knows no files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def split_candidates(candidates: Sequence[Candidate], *, test_size: int | None, 
                         "eval_size")
     if not splits.train:
         raise DataError(f"Nothing is left to train on: {len(splits.test)} examples went to test and "
-                        f"{len(splits.eval)} to eval.", "Lower data.test_size and data.eval_size, or add rows.")
+                        f"{len(splits.eval)} to eval.",
+                        "Lower data.test_size and data.eval_size, or add rows.")
     return splits
 
 
@@ -72,8 +73,9 @@ def _tenth(count: int) -> int:
     return max(1, round(count / 10)) if count > 1 else 0
 
 
-def _own_splits(candidates: Sequence[Candidate], test_size: int | None, splits: Splits) -> dict[str, set[int]]:
-    """File candidates under their sources' own splits; returns which sources have a test and an eval of their own."""
+def _own_splits(candidates: Sequence[Candidate], test_size: int | None,
+                splits: Splits) -> dict[str, set[int]]:
+    """File candidates under their sources' own splits; returns which sources have such splits."""
     named = {s: {c.source for c in candidates if c.split == s} for s in shapes.SPLITS}
     promoted = named["eval"] - named["test"] if test_size != 0 else set()
     if promoted:
@@ -103,16 +105,17 @@ def _take_out_repeats(splits: Splits) -> None:
 
 def _take_out_leaks(splits: Splits) -> None:
     """Take questions out of a split that stand in a later one of train < eval < test."""
-    for name, held, reason in (("eval", splits.test, shapes.ALSO_IN_TEST), ("train", splits.test, shapes.ALSO_IN_TEST),
-                               ("train", splits.eval, shapes.ALSO_IN_EVAL)):
-        keys = {c.key for c in held}
+    for name, later, reason in (("eval", "test", shapes.ALSO_IN_TEST), ("train", "test", shapes.ALSO_IN_TEST),
+                                ("train", "eval", shapes.ALSO_IN_EVAL)):
+        keys = {c.key for c in getattr(splits, later)}
         rows = getattr(splits, name)
         kept = [c for c in rows if c.key not in keys]
         splits.dropped[reason] += len(rows) - len(kept)
         setattr(splits, name, kept)
 
 
-def _fit(rows: list[Candidate], wanted: int, reason: str, splits: Splits, rng: random.Random) -> list[Candidate]:
+def _fit(rows: list[Candidate], wanted: int, reason: str, splits: Splits,
+         rng: random.Random) -> list[Candidate]:
     """At most `wanted` of a data's own held-out rows; the others are not trained on either."""
     if len(rows) <= wanted:
         return rows
@@ -121,14 +124,13 @@ def _fit(rows: list[Candidate], wanted: int, reason: str, splits: Splits, rng: r
     return [c for i, c in enumerate(rows) if i in chosen]
 
 
-def _cut(splits: Splits, wanted: int, not_from: set[int], rng: random.Random, setting: str) -> list[Candidate]:
+def _cut(splits: Splits, wanted: int, not_from: set[int], rng: random.Random,
+         setting: str) -> list[Candidate]:
     """Move `wanted` examples out of train, whole questions at a time, from sources without such a split."""
     if wanted <= 0:
         return []
-    groups: dict[str, int] = Counter(c.key for c in splits.train if c.source not in not_from)
-    for candidate in splits.train:  # a question that also stands in another source stays whole
-        if candidate.source in not_from:
-            groups.pop(candidate.key, None)
+    eligible = {c.key for c in splits.train if c.source not in not_from}
+    groups = Counter(c.key for c in splits.train if c.key in eligible)
     order = list(groups)
     rng.shuffle(order)
     taken: set[str] = set()

@@ -34,16 +34,21 @@ class Limits:
 UPLOAD_LIMITS = Limits(file_bytes=10_000_000, rows=20_000, field_chars=8_000)
 LOCAL_LIMITS = Limits(file_bytes=4_000_000_000, rows=20_000_000, field_chars=1_000_000)
 
+# One setting for the whole process; the smaller limits are checked field by field.
+csv.field_size_limit(LOCAL_LIMITS.field_chars)
+
 _MAGIC = [
-    (b"\x1f\x8b", "gzip archive"), (b"PK\x03\x04", "zip archive or Excel file"), (b"PK\x05\x06", "zip archive"),
-    (b"PAR1", "Parquet file"), (b"ARROW1", "Arrow file"), (b"BZh", "bzip2 archive"), (b"\xfd7zXZ", "xz archive"),
-    (b"7z\xbc\xaf", "7z archive"), (b"\x28\xb5\x2f\xfd", "zstd archive"), (b"Rar!", "rar archive"),
+    (b"\x1f\x8b", "gzip archive"), (b"PK\x03\x04", "zip archive or Excel file"),
+    (b"PK\x05\x06", "zip archive"), (b"PAR1", "Parquet file"), (b"ARROW1", "Arrow file"),
+    (b"BZh", "bzip2 archive"), (b"\xfd7zXZ", "xz archive"), (b"7z\xbc\xaf", "7z archive"),
+    (b"\x28\xb5\x2f\xfd", "zstd archive"), (b"Rar!", "rar archive"),
     (b"%PDF", "PDF"), (b"\x7fELF", "program"), (b"MZ", "program"), (b"SQLite format 3", "SQLite database"),
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"\x89HDF", "HDF5 file"),
     (b"\xd0\xcf\x11\xe0", "old Excel or Word file"), (b"{\\rtf", "RTF file"), (b"\x93NUMPY", "NumPy file"),
     (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"),
 ]
-_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\([dl]p\d+\r?\n|"
+                     rb"c(?:os|posix|nt|builtins|__builtin__|subprocess|copy_?reg)\r?\n\w+\r?\n")
 _SAVE_AS = "Save it as CSV or JSONL in UTF-8 and try again."
 
 
@@ -63,7 +68,8 @@ def read_text_file(path: Path, limits: Limits) -> list[dict[str, Any]]:
     try:
         size = path.stat().st_size
         if size > limits.file_bytes:
-            raise DataError(f"{name} has {size / 1e6:.1f} MB; at most {limits.file_bytes / 1e6:.0f} MB are read.",
+            most = limits.file_bytes / 1e6
+            raise DataError(f"{name} has {size / 1e6:.1f} MB; at most {most:.0f} MB are read.",
                             "Split it, or give it as a local path on the command line.")
         with path.open("rb") as file:
             check_first_bytes(file.read(4096), name)
@@ -88,8 +94,7 @@ def check_first_bytes(head: bytes, name: str) -> None:
     if _PICKLE.match(head):
         found = "pickle"
     if found:
-        article = "" if found.endswith("text") else "an " if found[0] in "aeiouH" and found[1:2].islower() else "a "
-        raise DataError(f"{name} is {article}{found} by its first bytes, not plain text.", _SAVE_AS)
+        raise DataError(f"{name} is not plain text: its first bytes are those of: {found}.", _SAVE_AS)
     if b"\0" in head:
         raise DataError(f"{name} holds NUL bytes, so it is not plain UTF-8 text.", _SAVE_AS)
 
@@ -104,7 +109,7 @@ def _lines(file: BinaryIO, name: str, limits: Limits) -> Iterator[str]:
             raise DataError(f"Line {number} of {name} is longer than {longest:,} bytes.",
                             "Write one row a line, or check for a missing quotation mark.")
         if b"\0" in raw:
-            raise DataError(f"Line {number} of {name} holds a NUL byte, so it is not plain UTF-8 text.", _SAVE_AS)
+            raise DataError(f"Line {number} of {name} holds a NUL byte, so it is not plain text.", _SAVE_AS)
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
@@ -115,8 +120,6 @@ def _read_csv(file: BinaryIO, name: str, limits: Limits) -> Iterator[dict[str, A
     lines = _lines(file, name, limits)
     header_line = next(lines, "")
     delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t|", key=header_line.count)
-    if csv.field_size_limit() < limits.field_chars:
-        csv.field_size_limit(limits.field_chars)
     reader = csv.reader(_chain(header_line, lines), delimiter=delimiter)
     try:
         header = _header(next(reader, []), name, limits)
@@ -125,16 +128,17 @@ def _read_csv(file: BinaryIO, name: str, limits: Limits) -> Iterator[dict[str, A
                 continue
             _check_row_count(count, name, limits)
             if len(cells) > len(header) and any(c.strip() for c in cells[len(header):]):
-                raise DataError(f"Row {count} of {name} has {len(cells)} fields, its first line names {len(header)}.",
+                raise DataError(f"Row {count} of {name} has {len(cells)} fields, its header {len(header)}.",
                                 "Check for a missing quotation mark or an unquoted separator.")
-            row = dict(zip(header, cells))
+            row = dict(zip(header, cells, strict=False))  # a short row has no cell in the last columns
             for column, text in row.items():
                 if len(text) > limits.field_chars:
                     raise _too_long(count, column, len(text), name, limits)
             yield row
     except csv.Error:
-        raise DataError(f"{name} is not well-formed CSV near line {reader.line_num}, or a field there has more than "
-                        f"{limits.field_chars:,} characters.", "Check for a missing quotation mark.") from None
+        raise DataError(f"{name} is not well-formed CSV near line {reader.line_num}, or a field there has "
+                        f"more than {limits.field_chars:,} characters.",
+                        "Check for a missing quotation mark.") from None
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -203,16 +207,17 @@ def _rows_of_object(value: Any, name: str, limits: Limits) -> Iterator[dict[str,
                 row = _checked(row, count, name, limits)
                 yield row if len(of_rows) == 1 else {"split": key, **row}
         return
-    if isinstance(value, dict) and lists and len({len(v) for v in lists.values()}) == 1 and len(lists) == len(value):
-        for cells in zip(*lists.values()):  # {"question": […], "answer": […]}
+    if lists and len(lists) == len(value) and len({len(v) for v in lists.values()}) == 1:
+        for cells in zip(*lists.values(), strict=True):  # {"question": […], "answer": […]}
             count += 1
             _check_row_count(count, name, limits)
-            yield _checked(dict(zip(lists, cells)), count, name, limits)
+            yield _checked(dict(zip(lists, cells, strict=True)), count, name, limits)
         return
     if isinstance(value, dict) and value and not lists:
         yield _checked(value, 1, name, limits)
         return
-    raise DataError(f"{name} holds no list of rows.", "Write a list of objects, or one object a line (JSONL).")
+    raise DataError(f"{name} holds no list of rows.",
+                    "Write a list of objects, or one object a line (JSONL).")
 
 
 def _elements(text: str, name: str) -> Iterator[Any]:
@@ -282,7 +287,7 @@ def _checked(row: Any, count: int, name: str, limits: Limits) -> dict[str, Any]:
         value, depth, column = stack.pop()
         seen += 1
         if depth > limits.depth or seen > limits.values:
-            raise DataError(f"Row {count} of {name} is nested too deeply or has too many values in '{column:.60}'.",
+            raise DataError(f"Row {count} of {name} is nested too deeply or has too many values.",
                             "Keep the fields with the question and the answer.")
         if isinstance(value, str) and len(value) > limits.field_chars:
             raise _too_long(count, column, len(value), name, limits)
@@ -301,7 +306,8 @@ def _check_row_count(count: int, name: str, limits: Limits) -> None:
 
 def _too_long(count: int, column: str, chars: int, name: str, limits: Limits) -> DataError:
     return DataError(f"Row {count} of {name} has {chars:,} characters in '{column:.60}'; "
-                     f"at most {limits.field_chars:,} are read.", "Shorten it, or check for a missing quotation mark.")
+                     f"at most {limits.field_chars:,} are read.",
+                     "Shorten it, or check for a missing quotation mark.")
 
 
 _READERS = {".csv": _read_csv, ".tsv": _read_csv, ".json": _read_json, ".jsonl": _read_jsonl}

@@ -1,0 +1,86 @@
+"""The verdict says yes, no, or that it cannot tell."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from medassist import evaluation
+from medassist.data import prepare_data
+from medassist.errors import DataError
+from medassist.generation import Engine
+from medassist.models import ModelSlot
+from medassist.scoring import Score, perplexity
+
+
+def scores(values, tokens=10):
+    return [Score(v * tokens, tokens) for v in values]
+
+
+def verdict(base, tuned):
+    return evaluation.verdict(evaluation.summarise(scores(base), scores(tuned)))
+
+
+def test_a_clear_gain_is_better():
+    assert verdict([3.0, 3.2] * 20, [2.0, 2.1] * 20).startswith("Better than the base on 40")
+
+
+def test_a_clear_loss_is_worse():
+    assert verdict([2.0, 2.1] * 20, [3.0, 3.2] * 20).startswith("Worse than the base on 40")
+
+
+def test_gains_and_losses_that_cancel_are_no_difference():
+    assert verdict([3.0] * 40, [2.0, 4.0] * 20).startswith("No measurable difference")
+
+
+def test_few_items_are_no_claim_however_large_the_gain():
+    assert verdict([9.0] * 19, [1.0] * 19).startswith("Too few held-out questions for a claim: 19")
+
+
+def test_figures_equal_those_by_hand():
+    base, tuned = [Score(30.0, 10), Score(10.0, 5)], [Score(20.0, 10), Score(10.01, 5)]
+    m = evaluation.summarise(base, tuned)
+    assert m["base_perplexity"] == pytest.approx(math.exp(40 / 15), abs=1e-3)
+    assert m["tuned_perplexity"] == pytest.approx(math.exp(30.01 / 15), abs=1e-3)
+    assert m["difference"] == pytest.approx((30.01 - 40) / 15, abs=1e-4)
+    assert (m["won"], m["tied"], m["lost"]) == (1, 1, 0)
+    assert perplexity([]) != perplexity([])
+
+
+@pytest.mark.parametrize("reference, answer, value", [
+    ("the heart pumps blood", "the heart pumps blood", 1.0), ("the heart pumps blood", "liver", 0.0),
+    ("the heart pumps blood", "the heart", 2 * 1.0 * 0.5 / 1.5)])
+def test_rouge_l_is_the_librarys(reference, answer, value):
+    assert evaluation.rouge_l(reference, answer) == pytest.approx(value, abs=1e-4)
+
+
+def test_an_adapter_of_zeros_makes_no_measurable_difference(train_tiny, root):
+    from safetensors.torch import load_file, save_file
+
+    from medassist import adapters
+
+    end, folder, _ = train_tiny()
+    path = folder / adapters.WEIGHTS
+    save_file({k: v * 0 if "lora_B" in k else v for k, v in load_file(str(path)).items()}, str(path))
+    result = adapters.read_result(folder)
+    adapters.write_result(folder, adapters.Result(**{**result.__dict__, "adapter_sha256": adapters.file_sha256(path)}))
+    run = adapters.load_run(root, end.run)
+    report = evaluation.evaluate_run(Engine(root, ModelSlot("fp32")), run, prepare_data(run.config),
+                                     budget=evaluation.Budget(24, 4))
+    assert report["verdict"].startswith("No measurable difference on 24")
+    assert report["metrics"]["difference"] == 0
+    assert all(i["base_answer"] == i["tuned_answer"] for i in report["items"][:4])
+    assert not report["better"]
+
+
+def test_training_that_helps_is_called_better(train_tiny, root):
+    end, folder, _ = train_tiny(train__max_steps=30, evaluate__budget="quick")
+    assert end.verdict.startswith("Better than the base on 24 held-out questions")
+
+
+def test_held_out_falls_back_to_eval_and_says_so(tiny_config):
+    prepared = prepare_data(tiny_config(data__test_size=0))
+    assert evaluation.held_out(prepared)[1] == "eval"
+    with pytest.raises(DataError, match="no test split"):
+        evaluation.held_out(prepare_data(tiny_config(data__test_size=0, data__eval_size=0)))
