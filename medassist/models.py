@@ -272,7 +272,7 @@ def _plain_errors(ref: BaseRef) -> Iterator[None]:
             return any(isinstance(e, kinds) for e in chain)
 
         text = " ".join(str(e) for e in chain).lower()
-        if met(GatedRepoError) or "gated repo" in text:
+        if met(GatedRepoError):
             raise ModelError(f"{ref.name} is gated: its licence must be accepted on its Hub page first.",
                              "Accept it there, then log in with `hf auth login` or set HF_TOKEN.") from error
         if met(RepositoryNotFoundError):
