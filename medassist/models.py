@@ -189,6 +189,7 @@ def load_tokenizer(ref: BaseRef) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    _ask_hub(ref)
     with _plain_errors(ref):
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
@@ -254,6 +255,32 @@ def is_prequantized(ref: BaseRef) -> bool:
         return False
 
 
+def _ask_hub(ref: BaseRef) -> None:
+    """Finds out within seconds whether the Hub answers; the client itself would try again for most of a minute.
+
+    Raises:
+        ModelError: the base is not on this machine, and the Hub cannot be reached or cannot serve now.
+    """
+    import httpx
+    from huggingface_hub import constants
+
+    if ref.is_local or constants.HF_HUB_OFFLINE or _snapshot(ref) is not None:
+        return
+    try:
+        status = httpx.head(f"{constants.ENDPOINT}/api/models/{ref.location}", timeout=10, follow_redirects=True).status_code
+    except httpx.HTTPError:
+        status = 0
+    if status == 429:
+        raise ModelError("The Hub refuses further requests for now (too many of them).", "Try again in a few minutes.")
+    if status == 0 or status >= 500:
+        raise _unreachable(ref)
+
+
+def _unreachable(ref: BaseRef) -> ModelError:
+    return ModelError(f"{ref.name} is not on this machine and the Hub could not be reached.",
+                      "Check the network, or choose 'mini', which needs none.")
+
+
 @contextmanager
 def _plain_errors(ref: BaseRef) -> Iterator[None]:
     """Turns what transformers and the Hub client raise into one sentence and a next step."""
@@ -283,8 +310,7 @@ def _plain_errors(ref: BaseRef) -> Iterator[None]:
                              "Choose another base model; pickled weights are not loaded.") from error
         if met(LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, TimeoutError) or "offline" in text \
                 or "connect" in text or "couldn't" in text:
-            raise ModelError(f"{ref.name} is not on this machine and the Hub could not be reached.",
-                             "Check the network, or choose 'mini', which needs none.") from error
+            raise _unreachable(ref) from error
         if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
             raise ModelError(f"{ref.name} does not fit into the memory that is free here.",
                              "Choose a smaller base model, or 4-bit on a GPU.") from error
