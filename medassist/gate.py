@@ -1,0 +1,422 @@
+"""The gate: decides from a weighted vocabulary whether a text is a medical question. No model is involved.
+
+Each word, phrase or (for a word that is not listed) word part adds its weight; the sum is held against a
+threshold. Before that, red flags are looked for, and greetings, tasks ("write a haiku about …") and attempts to
+switch the rules off are told apart. A follow-up counts with the accepted turns before it.
+It knows nothing about models, retrieval or the page. A missing or damaged vocabulary raises VocabularyError.
+
+    python -m medassist gate "What does insulin do?"
+
+The vocabulary is readable text in `vocab/`; `python -m medassist maintain vocab` makes its learned part.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medassist.errors import VocabularyError
+from medassist.safety import (
+    Escalation,
+    PhraseTree,
+    Speller,
+    check_red_flags,
+    contract,
+    fold,
+    read_lexicon,
+    split_words,
+)
+
+VOCAB_DIR = Path(__file__).parents[1] / "vocab"
+STRICTNESS = ("lenient", "balanced", "strict")
+
+OUT_OF_SCOPE_MESSAGE = (
+    "I can only help with questions about health and medicine. Please ask me about a disease, a symptom, "
+    "a medicine, a test or the body."
+)
+GREETING_MESSAGE = (
+    "Hello! I answer questions about health and medicine for learning: diseases, symptoms, medicines, tests and "
+    "the body. What would you like to know?"
+)
+
+TERM_FILES = ("learned.tsv", "languages.tsv", "medical.tsv", "everyday.tsv")  # later files win
+PART_FILE = "parts.tsv"
+STEM_FILE = "stems.tsv"
+HISTORY_TURNS = 12  # user turns before the current one that are decided anew
+MAX_WORDS = 2_000  # words of a text that are scored, half from each end
+FOLLOW_UP_WORDS = 16  # a longer text stands on its own
+REPAIRS = 40  # unknown words of one text that are tried as typing errors
+
+
+@dataclass(frozen=True)
+class MatchedTerm:
+    """A term of the vocabulary that was found, with what it added to the score."""
+
+    term: str
+    weight: float
+    cls: str
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """Where a text goes and why. `allowed` is false for the route out_of_scope alone."""
+
+    route: str
+    allowed: bool
+    score: float
+    threshold: float
+    matched_terms: tuple[MatchedTerm, ...]
+    reason: str
+    escalation: Escalation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision as plain values, as the command line prints it."""
+        terms = [{"term": t.term, "weight": t.weight, "class": t.cls} for t in self.matched_terms]
+        return {
+            "route": self.route,
+            "allowed": self.allowed,
+            "score": round(self.score, 3),
+            "matched_terms": terms,
+            "reason": self.reason,
+        }
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def singular(word: str) -> str:
+    """The word without a plural ending; the same cut is made to the vocabulary, so it need not be perfect."""
+    if len(word) > 4 and word[-1] == "s":
+        if word.endswith("ies"):
+            return word[:-3] + "y"
+        if word.endswith(("sses", "xes", "ches", "shes")):
+            return word[:-2]
+        if word[-2] not in "sui":
+            return word[:-1]
+    return word
+
+
+def gate_words(text: str) -> list[str]:
+    """The words of a text as the vocabulary knows them: folded, singular, without marks, both ends of a long text."""
+    words = [singular(w) for w in contract(split_words(fold(text))) if w[0].isalnum()]
+    if len(words) > MAX_WORDS:
+        words = words[: MAX_WORDS // 2] + words[-MAX_WORDS // 2 :]
+    return words
+
+
+def word_parts(word: str) -> Iterator[str]:
+    """The beginnings ("cardi-") and endings ("-itis") by which an unlisted word is judged."""
+    if len(word) >= 5:
+        yield word[:4] + "-"
+        yield "-" + word[-3:]
+        yield "-" + word[-4:]
+    if len(word) >= 7:
+        yield word[:5] + "-"
+        yield word[:6] + "-"
+        yield "-" + word[-5:]
+        yield "-" + word[-6:]
+
+
+def _stem_parts(word: str) -> Iterator[str]:
+    """Endings, then beginnings, longest first, that leave at least two letters of the word."""
+    for size in range(min(9, len(word) - 2), 2, -1):
+        yield "-" + word[-size:]
+    for size in range(min(9, len(word) - 2), 3, -1):
+        yield word[:size] + "-"
+
+
+# ---------------------------------------------------------------------------- the vocabulary
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(
+            f"The gate's vocabulary file {path.name} cannot be read ({type(error).__name__}).",
+            "Restore the vocab/ folder from the project, or make it with: python -m medassist maintain vocab.",
+        ) from None
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _damaged(path: Path, why: str) -> VocabularyError:
+    return VocabularyError(
+        f"The gate's vocabulary file {path.name} is damaged: {why}.",
+        "Restore the vocab/ folder from the project, or make it with: python -m medassist maintain vocab.",
+    )
+
+
+def read_terms(path: Path) -> Iterator[MatchedTerm]:
+    """The lines of a vocabulary file: term, weight, class, with a tab between."""
+    for line in _read(path):
+        columns = line.split("\t")
+        try:
+            term, weight, cls = columns
+            value = float(weight)
+        except ValueError:
+            raise _damaged(path, f"cannot read the line {line[:60]!r}") from None
+        if not -50 < value < 50:
+            raise _damaged(path, f"weight {weight} of {term!r} is not between -50 and 50")
+        yield MatchedTerm(term, value, cls)
+
+
+def read_stop_words(folder: Path) -> set[str]:
+    """The words that are never scored, with their singular forms."""
+    words = {word for line in _read(folder / "stop_words.txt") for word in line.split()}
+    return words | {singular(word) for word in words}
+
+
+def _singular_all(wording: str) -> str:
+    return " ".join(singular(word) for word in wording.split())
+
+
+class TermIndex:
+    """Terms by word and by phrase; walks a text so that the longest phrase wins and uses its words up."""
+
+    def __init__(self, terms: Iterable[MatchedTerm] = ()) -> None:
+        self.words: dict[str, MatchedTerm] = {}
+        self.tree: dict = {}  # phrases of two and more words
+        for term in terms:
+            self.add(term)
+
+    def add(self, term: MatchedTerm) -> None:
+        """Takes a term in; a later one of the same words wins."""
+        if " " not in term.term:
+            self.words[singular(term.term)] = term
+            return
+        node = self.tree
+        for word in term.term.split():
+            node = node.setdefault(singular(word), {})
+        node[""] = term
+
+    def phrase_at(self, words: Sequence[str], at: int) -> tuple[MatchedTerm | None, int]:
+        """The longest phrase of two or more words that begins here, and its length."""
+        node, found, length = self.tree[words[at]], None, 0
+        for step in range(at + 1, len(words)):
+            node = node.get(words[step])
+            if node is None:
+                break
+            if "" in node:
+                found, length = node[""], step + 1 - at
+        return found, length
+
+    def walk(self, words: Sequence[str], stop_words: Container[str]) -> dict[str, MatchedTerm | None]:
+        """Each phrase and each word of a text once, in order; None for a word that is not listed."""
+        found: dict[str, MatchedTerm | None] = {}
+        listed, tree, at, size = self.words, self.tree, 0, len(words)
+        while at < size:
+            word = words[at]
+            if word in tree:
+                phrase, length = self.phrase_at(words, at)
+                if phrase:
+                    found[phrase.term] = phrase
+                    at += length
+                    continue
+            at += 1
+            if word not in stop_words and word not in found:
+                found[word] = listed.get(word)
+        return found
+
+
+class Vocabulary:
+    """Everything in a vocabulary folder, ready to be looked up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = TermIndex(term for name in TERM_FILES for term in read_terms(folder / name))
+        if len(self.index.words) < 500:
+            raise _damaged(
+                folder / TERM_FILES[0], f"only {len(self.index.words)} words in the whole vocabulary"
+            )
+        self.parts = {term.term: term.weight for term in read_terms(folder / PART_FILE)}
+        self.stems = {term.term: term for term in read_terms(folder / STEM_FILE)}
+        self.stop_words = read_stop_words(folder)
+        self.settings = self._read_settings(folder / "settings.txt")
+        lexicon = (
+            (name, [_singular_all(w) for w in listed])
+            for name, listed in read_lexicon(folder / "phrases.txt")
+        )
+        self.phrases = PhraseTree(lexicon)
+        missing = {"greeting", "filler", "task", "injection", "follow_up"} - set(self.phrases.bits)
+        if missing:
+            raise _damaged(folder / "phrases.txt", f"no {' and no '.join(sorted(missing))} in it")
+
+    def _read_settings(self, path: Path) -> dict[str, float]:
+        try:
+            settings = {name: float(value) for name, value in (line.split("\t") for line in _read(path))}
+        except ValueError:
+            raise _damaged(path, "a line is not a name, a tab and a number") from None
+        missing = {"bias", "floor", "follow_up", *STRICTNESS} - set(settings)
+        if missing:
+            raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
+        return settings
+
+    @functools.cached_property
+    def speller(self) -> Speller:
+        """The medical words that a typing error is taken for; made when the first unknown word comes."""
+        return Speller(
+            [w for w, t in self.index.words.items() if t.weight >= 1 and len(w) >= 6 and w.isalpha()]
+        )
+
+    def unlisted(self, word: str, repair: bool) -> MatchedTerm | None:
+        """What a word that is not listed adds: as a typing error of a medical word, or by its parts."""
+        if len(word) < 5 or not word.isalpha() or len(word) > 40:
+            return None
+        meant = self.speller.find(word) if repair and len(word) >= 6 else None
+        if meant:
+            term = self.index.words[meant]
+            return MatchedTerm(f"{word} ({term.term})", round(0.8 * term.weight, 2), term.cls)
+        stem = next((self.stems[part] for part in _stem_parts(word) if part in self.stems), None)
+        if stem:
+            return MatchedTerm(f"{word} ({stem.term})", stem.weight, stem.cls)
+        weight = sum(self.parts.get(part, 0.0) for part in word_parts(word))
+        if abs(weight) < 0.2:
+            return None
+        return MatchedTerm(word, round(max(-PART_CAP, min(PART_CAP, weight)), 2), "word part")
+
+    def find_terms(self, words: Sequence[str]) -> list[MatchedTerm]:
+        """The terms of a text, each once, with what the words that are not listed add."""
+        repairs = 0
+        terms = []
+        for word, term in self.index.walk(words, self.stop_words).items():
+            if term is None:
+                repairs += 1
+                term = self.unlisted(word, repairs <= REPAIRS)
+            if term is not None and term.weight:
+                terms.append(term)
+        return terms
+
+
+PART_CAP = 2.5  # what the parts of one unlisted word may add or take away
+
+
+@functools.lru_cache(maxsize=4)
+def load_vocabulary(folder: Path = VOCAB_DIR) -> Vocabulary:
+    """The vocabulary of a folder, read once. Raises VocabularyError where a file is missing or damaged."""
+    return Vocabulary(folder)
+
+
+# ---------------------------------------------------------------------------- the gate
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One text, read: its own score and what kind of text it is."""
+
+    kind: str  # empty | greeting | task | injection | question
+    score: float
+    terms: tuple[MatchedTerm, ...]
+    leans: bool  # it leans on what went before ("what about …", "it", or almost no words of its own)
+    against: float  # the sum of what speaks against medicine, without the bias
+
+
+class Gate:
+    """Decides where a text goes. Make one with `Gate.load()`; it holds no state between calls."""
+
+    def __init__(self, vocabulary: Vocabulary, strictness: str = "balanced") -> None:
+        if strictness not in STRICTNESS:
+            raise VocabularyError(f"There is no gate strictness {strictness!r}.", f"Use one of {STRICTNESS}.")
+        self.vocabulary = vocabulary
+        self.strictness = strictness
+        self.threshold = vocabulary.settings[strictness]
+
+    @classmethod
+    def load(cls, vocab_dir: Path | None = None, strictness: str = "balanced") -> Gate:
+        """The gate over a vocabulary folder; raises VocabularyError where it is missing or damaged."""
+        return cls(load_vocabulary(Path(vocab_dir) if vocab_dir else VOCAB_DIR), strictness)
+
+    def check(self, text: str, history: Sequence[Mapping[str, str]] = ()) -> GateDecision:
+        """The decision on a text, with the earlier user turns of `history` decided anew before it."""
+        escalation = check_red_flags(text, history)
+        reading = self._read(text)
+        if escalation and escalation.kind == "emergency":
+            words = ", ".join(escalation.matched) or escalation.category
+            return self._decision("emergency", reading, f"words of an emergency: {words}", escalation)
+        if reading.kind == "empty":
+            return self._decision("out_of_scope", reading, "there are no words in it", escalation)
+        if reading.kind == "greeting":
+            return self._decision("greeting", reading, "a greeting or thanks", escalation)
+        if reading.kind == "injection":
+            return self._decision("out_of_scope", reading, "it asks to set the rules aside", escalation)
+        if reading.kind == "task":
+            return self._decision("out_of_scope", reading, "the task is not a medical question", escalation)
+        if reading.score >= self.threshold:
+            return self._decision("answer", reading, "medical words outweigh the others", escalation)
+        if history and self._is_follow_up(reading) and self._topic_is_medical(history):
+            return self._decision("answer", reading, "it follows up on a medical question", escalation)
+        return self._decision("out_of_scope", reading, "too little in it is about medicine", escalation)
+
+    def _decision(
+        self, route: str, reading: _Reading, reason: str, escalation: Escalation | None
+    ) -> GateDecision:
+        terms = tuple(sorted(reading.terms, key=lambda t: -abs(t.weight))[:20])
+        allowed = route != "out_of_scope"
+        return GateDecision(
+            route, allowed, round(reading.score, 3), self.threshold, terms, reason, escalation
+        )
+
+    def _is_follow_up(self, reading: _Reading) -> bool:
+        return reading.leans and reading.against >= self.vocabulary.settings["follow_up"]
+
+    def _topic_is_medical(self, history: Sequence[Mapping[str, str]]) -> bool:
+        """Whether the conversation so far is about medicine: decided turn by turn from what the user typed."""
+        turns = [turn for turn in history if isinstance(turn, Mapping) and turn.get("role") == "user"]
+        medical = False
+        for turn in turns[-HISTORY_TURNS:]:
+            content = turn.get("content")
+            if not isinstance(content, str):
+                continue
+            reading = self._read(content[:4000])
+            if reading.kind in ("greeting", "empty"):
+                continue
+            if reading.kind != "question":
+                medical = False
+            elif reading.score >= self.threshold:
+                medical = True
+            else:
+                escalation = check_red_flags(content[:4000])
+                urgent = escalation is not None and escalation.kind == "emergency"
+                medical = urgent or (medical and self._is_follow_up(reading))
+        return medical
+
+    def _read(self, text: str) -> _Reading:
+        words = gate_words(text)
+        if not words:
+            return _Reading("empty", self.vocabulary.settings["bias"], (), False, 0.0)
+        vocabulary = self.vocabulary
+        terms = tuple(vocabulary.find_terms(words))
+        gains = sum(term.weight for term in terms if term.weight > 0)
+        losses = sum(term.weight for term in terms if term.weight < 0)
+        score = vocabulary.settings["bias"] + gains + max(losses, vocabulary.settings["floor"])
+        kind, leans = self._kind(words, gains)
+        return _Reading(kind, score, terms, leans, losses)
+
+    def _kind(self, words: Sequence[str], gains: float) -> tuple[str, bool]:
+        """What kind of text this is, and whether it leans on what went before."""
+        phrases = self.vocabulary.phrases
+        bits = phrases.bits
+        seen, at, covered, own_words = 0, 0, 0, 0
+        while at < len(words):
+            mask, length = phrases.longest(words, at)
+            seen |= mask
+            if mask & (bits["greeting"] | bits["filler"]):
+                covered += length
+            if not mask and words[at] not in self.vocabulary.stop_words:
+                own_words += 1
+            at += length
+        if seen & bits["injection"]:
+            return "injection", False
+        if seen & bits["task"]:
+            return "task", False
+        if seen & bits["greeting"] and covered == len(words) and len(words) <= 16:
+            return "greeting", bool(seen & bits["follow_up"])
+        leans = len(words) <= FOLLOW_UP_WORDS and (bool(seen & bits["follow_up"]) or own_words <= 1)
+        return "question", leans
+
+
+@functools.lru_cache(maxsize=8)
+def load_gate(vocab_dir: Path | None = None, strictness: str = "balanced") -> Gate:
+    """The gate, read once for each folder and strictness."""
+    return Gate.load(vocab_dir, strictness)

@@ -1,0 +1,1 @@
+"""How shipped files were made, so that anyone can make them again: `python -m medassist maintain …`."""
