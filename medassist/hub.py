@@ -685,6 +685,7 @@ def _settle_run_file(staged: Path, base: str, adapter: Mapping[str, Any]) -> Non
         known = known.model_copy(update={"base": named})
     if known != config:
         _replace_text(path, to_yaml(known))
+    return None
 
 
 def _read_foreign_config(path: Path) -> RunConfig | None:

@@ -334,6 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = int(span[1]), min(int(span[2] or len(content)), len(content) - 1)
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
         self._send(content[first:last + 1], 206, headers)
+        return None
 
     # Writing
 
@@ -349,6 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted.get("visibility") == "private" or wanted.get("private"):
             self.hub.private.add((kind, repo_id))
         self._json({"url": url, "name": repo_id, "id": "0"})
+        return None
 
     def _validate_yaml(self) -> None:
         """As the Hub does: a model's `base_model` must have the form of an id."""
@@ -360,6 +362,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"errors": [{"message": message}], "warnings": []}, 400)
         warnings = [] if head else [{"message": "empty or missing yaml metadata"}]
         self._json({"errors": [], "warnings": warnings})
+        return None
 
     def _preupload(self, kind: str, owner: str, name: str, rev: str) -> None:
         self._need_token()

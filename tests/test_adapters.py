@@ -14,10 +14,12 @@ from medassist.progress import (
     Notice,
     Phase,
     ProgressWriter,
-    Result as ResultEvent,
     Step,
     load_view,
     read_rows,
+)
+from medassist.progress import (
+    Result as ResultEvent,
 )
 
 

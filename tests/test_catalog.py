@@ -11,25 +11,9 @@ from medassist import catalog
 from medassist.config import HUB_ID, build_config
 from medassist.errors import DataError, MedAssistError, ModelError, UsageError
 
-WANTED_BASES = """
-    mini HuggingFaceTB/SmolLM2-135M-Instruct HuggingFaceTB/SmolLM2-360M-Instruct
-    HuggingFaceTB/SmolLM-135M-Instruct Qwen/Qwen2.5-0.5B-Instruct Qwen/Qwen3-0.6B
-    TinyLlama/TinyLlama-1.1B-Chat-v1.0 meta-llama/Llama-3.2-1B-Instruct meta-llama/Llama-3.2-3B-Instruct
-    meta-llama/Llama-3.1-8B meta-llama/Llama-3.1-8B-Instruct meta-llama/Llama-2-7b-chat-hf
-    mistralai/Mistral-7B-Instruct-v0.2 mistralai/Mistral-7B-Instruct-v0.3 google/gemma-1.1-7b-it
-    google/gemma-3-1b-it google/medgemma-4b-it unsloth/mistral-7b-instruct-v0.2-bnb-4bit
-    unsloth/llama-2-7b-chat-bnb-4bit unsloth/gemma-1.1-7b-it-bnb-4bit
-""".split()
-WANTED_DATASETS = """
-    starter medalpaca/medical_meadow_medical_flashcards medalpaca/medical_meadow_wikidoc
-    medalpaca/medical_meadow_wikidoc_patient_information keivalya/MedQuad-MedicalQnADataset
-    ruslanmv/ai-medical-chatbot openlifescienceai/medmcqa Shekswess/medical_gemma_instruct_dataset_short
-""".split()
-WANTED_RECIPES = """
-    quick smollm-flashcards mistral-7b-flashcards llama-3.1-8b-medmcqa llama-3.2-3b-doctor-patient
-    tinyllama-flashcards gemma-7b-wikidoc-medquad llama-2-7b-wikidoc-medquad mistral-7b-wikidoc-medquad
-    gemma-7b-wikidoc-medquad-short llama-2-7b-wikidoc-medquad-short mistral-7b-wikidoc-medquad-short
-""".split()
+WANTED_BASES = ["mini", "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-2-7b-chat-hf", "mistralai/Mistral-7B-Instruct-v0.2", "mistralai/Mistral-7B-Instruct-v0.3", "google/gemma-1.1-7b-it", "google/gemma-3-1b-it", "google/medgemma-4b-it", "unsloth/mistral-7b-instruct-v0.2-bnb-4bit", "unsloth/llama-2-7b-chat-bnb-4bit", "unsloth/gemma-1.1-7b-it-bnb-4bit"]
+WANTED_DATASETS = ["starter", "medalpaca/medical_meadow_medical_flashcards", "medalpaca/medical_meadow_wikidoc", "medalpaca/medical_meadow_wikidoc_patient_information", "keivalya/MedQuad-MedicalQnADataset", "ruslanmv/ai-medical-chatbot", "openlifescienceai/medmcqa", "Shekswess/medical_gemma_instruct_dataset_short"]
+WANTED_RECIPES = ["quick", "smollm-flashcards", "mistral-7b-flashcards", "llama-3.1-8b-medmcqa", "llama-3.2-3b-doctor-patient", "tinyllama-flashcards", "gemma-7b-wikidoc-medquad", "llama-2-7b-wikidoc-medquad", "mistral-7b-wikidoc-medquad", "gemma-7b-wikidoc-medquad-short", "llama-2-7b-wikidoc-medquad-short", "mistral-7b-wikidoc-medquad-short"]
 
 
 @pytest.mark.parametrize("hub_id", WANTED_BASES)

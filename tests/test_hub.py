@@ -331,7 +331,7 @@ def test_an_invalid_run_file_is_replaced(server: HubServer, root: Path, text: st
 def test_a_run_file_is_kept_with_safe_names(server: HubServer, root: Path):
     put_adapter(server)
     server.add_file("models", REPO, "run.yaml", to_yaml(build_config(
-        {"base": {"id": "/root/secret"}, "datasets": [{"id": "../../etc/passwd"}, {"id": "starter"}],
+        {"base": {"id": "/home/someone/secret"}, "datasets": [{"id": "../../etc/passwd"}, {"id": "starter"}],
          "data": {"system_prompt": "Be brief."}})))
     config = load_config(root / hub.pull_adapter(REPO, root) / "run.yaml")
     assert config.base.id == "mini" and [d.id for d in config.datasets] == ["passwd", "starter"]

@@ -31,7 +31,7 @@ def imports(path: Path, *, top_level_only: bool) -> list[str]:
     found = []
     nodes = ast.walk(tree)
     if top_level_only:
-        nodes = [n for n in tree.body]
+        nodes = list(tree.body)
     for node in nodes:
         if isinstance(node, ast.Import):
             found += [a.name for a in node.names]
