@@ -212,7 +212,7 @@ def _execute(config: RunConfig, folder: Path, resume: bool, as_json: bool) -> in
     show = (lambda e: print(json.dumps(to_json(e), ensure_ascii=False), flush=True)) if as_json else _Lines()
     end = runs.execute(config, folder, show, resume=resume, interrupted=lambda: asked["stop"],
                        catalogue_only=access.is_public())
-    if not as_json:
+    if not as_json and int(os.environ.get("RANK", "0")) == 0:
         print(_end_text(end))
     return 0 if end.outcome in ("finished", "stopped") else 1
 
@@ -343,7 +343,7 @@ def _adapter(name: str | None) -> str | None:
         return name
     from medassist.hub import resolve_adapter
 
-    return resolve_adapter(name, adapters.adapters_root())
+    return resolve_adapter(name, adapters.adapters_root(), catalogue_only=access.is_public())
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:

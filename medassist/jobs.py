@@ -23,7 +23,7 @@ import psutil
 from medassist import adapters, catalog, lock
 from medassist.config import HUB_ID, RunConfig, to_yaml
 from medassist.errors import AdapterError, JobError
-from medassist.paths import localize
+from medassist.paths import PROJECT, localize
 from medassist.progress import ProgressWriter, Result, load_view
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def command(folder: Path, resume: bool) -> list[str]:
     if gpus > 1:
         python += ["accelerate.commands.launch", "--num_processes", str(gpus), "--num_machines", "1",
                    "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
-    return [*python, "medassist", "train", "--run-dir", str(folder), *(["--go-on"] if resume else []), "--json"]
+    return [*python, "medassist", "train", "--run-dir", str(folder), *(["--go-on"] if resume else [])]
 
 
 def _gpu_count() -> int:
@@ -180,7 +180,7 @@ def _launch(folder: Path, config: RunConfig, resume: bool) -> None:
     with (folder / "train.log").open("ab") as log_file:
         process = subprocess.Popen(
             command(folder, resume), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log_file,
-            cwd=Path(__file__).resolve().parents[1], env=_environment(config), start_new_session=True)
+            cwd=PROJECT, env=_environment(config), start_new_session=True)
     with contextlib.suppress(psutil.Error, OSError):
         if not (folder / "result.json").exists():
             created = psutil.Process(process.pid).create_time()

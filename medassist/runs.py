@@ -7,11 +7,14 @@ comes after and may be missing. Knows nothing of pages.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
+import os
 import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,7 +47,11 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
         JobError: another training is going on under the same adapters folder.
     """
     root, name = folder.parent, folder.name
-    with lock.training_lock(root, name):
+    if int(os.environ.get("RANK", "0")) > 0:  # a further GPU's process: the first one does all the writing
+        helped = train(resolvable(config), folder, lambda event: None, resume=resume,
+                       should_stop=lambda: (folder / STOP_FILE).exists(), catalogue_only=catalogue_only)
+        return Result(name, helped.outcome, helped.reason, helped.next_step, helped.steps)
+    with lock.training_lock(root, name), _logged(folder / "train.log"):
         lock.write_owner(folder / "owner.json", lock.this_process(name))
         (folder / "result.json").unlink(missing_ok=True)
         (folder / STOP_FILE).unlink(missing_ok=True)
@@ -73,6 +80,30 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
         finally:
             (folder / "owner.json").unlink(missing_ok=True)
             (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _is_stderr(path: Path) -> bool:
+    try:
+        return path.exists() and os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Warnings and tracebacks also go to the run's log, unless standard error is that file already."""
+    if _is_stderr(path):
+        yield
+        return
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("medassist").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("medassist").removeHandler(handler)
+        handler.close()
 
 
 def _train(config: RunConfig, folder: Path, say: Callable[[Event], None], resume: bool,

@@ -128,6 +128,7 @@ class AnswerTrainer(SFTTrainer):
         step = self.state.global_step
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its own random state
             if self.accelerator.is_main_process:
                 checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{step}", self._checkpoints_dir, step)
                 self._on_event(Checkpoint(step))
@@ -170,9 +171,16 @@ class RunCallback(TrainerCallback):
                 raise NotFiniteError("gradient", state.global_step + 1)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self._should_stop():
+        if self._all_agree(self._should_stop()):
             self.stopped = True
             control.should_save = control.should_training_stop = True
+
+    def _all_agree(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all must leave at the same step."""
+        if self.trainer is None or self.trainer.accelerator.num_processes == 1:
+            return stop
+        accelerator = self.trainer.accelerator
+        return bool(accelerator.gather(torch.tensor([int(stop)], device=accelerator.device)).max())
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if state.global_step < state.max_steps and not self.stopped:
@@ -183,7 +191,8 @@ class RunCallback(TrainerCallback):
             return
         elapsed = max(time.monotonic() - self._started, 1e-6)
         done = max(state.global_step - self._first_step, 1)
-        self.rate = self.trainer.tokens_seen / elapsed if self.trainer else 0.0
+        if self.trainer is not None:  # the other processes have seen about as many
+            self.rate = self.trainer.tokens_seen * self.trainer.accelerator.num_processes / elapsed
         grad_norm = logs.get("grad_norm")
         self._on_event(Step(
             step=state.global_step, total_steps=state.max_steps, epoch=round(state.epoch or 0.0, 3),
@@ -207,4 +216,4 @@ def sft_config(output_dir: Path, *, epochs: float, max_steps: int | None, batch_
         logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or 500,
         report_to="none", push_to_hub=False, disable_tqdm=True, remove_unused_columns=False, max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=True,
-        dataloader_pin_memory=device != "cpu", optim="adamw_torch")
+        dataloader_pin_memory=device != "cpu", ddp_find_unused_parameters=False, optim="adamw_torch")

@@ -157,6 +157,20 @@ def test_several_gpus_go_through_accelerate(monkeypatch, tmp_path):
     assert jobs.command(tmp_path, True)[1:4] == ["-m", "medassist", "train"]
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_adapter_together(root, tiny_config):
+    """What `accelerate launch` starts on several GPUs, here on CPU."""
+    _, folder = jobs.create_run(root, tiny_config("both", train__max_steps=3, train__checkpoints_per_epoch=4))
+    env = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m",
+                           "medassist", "train", "--run-dir", str(folder)],
+                          cwd=jobs.PROJECT, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert adapters.read_result(folder).outcome == "finished"
+    assert [s for s, _ in load_view(folder / "progress.jsonl").losses] == [1, 2, 3]
+    assert [r.name for r in adapters.list_usable(root)] == ["both"]
+
+
 def test_a_process_that_does_not_stop_is_made_to(monkeypatch):
     monkeypatch.setattr(jobs, "STOP_GRACE_S", 0.3)
     monkeypatch.setattr(jobs, "TERM_GRACE_S", 0.3)
