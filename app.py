@@ -26,7 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     _quiet_environment()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("bitsandbytes", "transformers", "httpx", "huggingface_hub"):  # their advice is not for whoever reads this
+    for name in (
+        "bitsandbytes",
+        "transformers",
+        "httpx",
+        "huggingface_hub",
+    ):  # their advice is not for whoever reads this
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     from medassist.errors import MedAssistError
@@ -42,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     page = build_app(services)
     # An address passed to launch would win over the environment's and a Space's, so none is passed unless asked for.
-    where = {k: v for k, v in {"server_name": args.host, "server_port": args.port, "root_path": args.root_path}.items() if v}
+    where = {
+        k: v for k, v in {"server_name": args.host, "server_port": args.port, "root_path": args.root_path}.items() if v
+    }
     try:
         _, address, _ = page.launch(prevent_thread_lock=True, **launch_options(), **where)
     except OSError as error:
@@ -56,19 +63,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python app.py", description="medassist in the browser: fine-tune, compare "
-                                     "and talk to a medical assistant. Education only, not medical advice.")
+    parser = argparse.ArgumentParser(
+        prog="python app.py",
+        description="medassist in the browser: fine-tune, compare "
+        "and talk to a medical assistant. Education only, not medical advice.",
+    )
     parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, else this machine only)")
-    parser.add_argument("--port", type=int, help="port (default: GRADIO_SERVER_PORT, else the first free one from 7860)")
+    parser.add_argument(
+        "--port", type=int, help="port (default: GRADIO_SERVER_PORT, else the first free one from 7860)"
+    )
     parser.add_argument("--root-path", help="path under which a proxy serves the page")
-    parser.add_argument("--no-warm-up", action="store_true", help="load the model with the first question, not at the start")
+    parser.add_argument(
+        "--no-warm-up", action="store_true", help="load the model with the first question, not at the start"
+    )
     return parser.parse_args(argv)
 
 
 def _quiet_environment() -> None:
-    for name, value in {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "GRADIO_ANALYTICS_ENABLED": "False",
-                        "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}.items():
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
         os.environ.setdefault(name, value)
 
 

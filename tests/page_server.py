@@ -42,12 +42,15 @@ def serve(folder: Path, *, with_starter: bool = True, **environment: str) -> Ite
     if with_starter:
         shutil.copytree(PROJECT / "adapters" / "starter", root / "starter")
     port = free_port()
-    env = {k: v for k, v in os.environ.items() if k not in ("SPACE_ID", "MEDASSIST_OPEN", "GRADIO_SERVER_NAME", "HF_TOKEN")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("SPACE_ID", "MEDASSIST_OPEN", "GRADIO_SERVER_NAME", "HF_TOKEN")
+    }
     env |= {"MEDASSIST_ADAPTERS": str(root), "HF_HUB_OFFLINE": "1", **environment}
     started = time.monotonic()
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=PROJECT, env=env, stdout=file,
-                                   stderr=file)
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(port)], cwd=PROJECT, env=env, stdout=file, stderr=file
+        )
         try:
             _wait(f"http://127.0.0.1:{port}/", process, log)
             yield Page(f"http://127.0.0.1:{port}/", root, time.monotonic() - started, log)

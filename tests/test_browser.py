@@ -16,8 +16,15 @@ from medassist.gate import OUT_OF_SCOPE_MESSAGE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # Elements that stick out of the page on the right: a page may hide what overflows, so its own width does not tell.
 STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter(e => {
     const box = e.getBoundingClientRect();
@@ -48,8 +55,13 @@ FAINT = """() => {
 
 def chromium() -> str:
     named = os.environ.get("CHROMIUM")
-    found = named if named and shutil.which(named) else next(
-        (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
+    found = (
+        named
+        if named and shutil.which(named)
+        else next(
+            (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None
+        )
+    )
     if found is None:
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail("there is no Chromium here; CI must have one")
@@ -88,8 +100,14 @@ def visit(browser, page_server):
         page.set_default_timeout(60_000)
         page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda e: complaints.append(f"error: {e}"))
-        page.on("request", lambda r: complaints.append(f"elsewhere: {r.url}")
-                if not r.url.startswith((page_server.url, "data:", "blob:")) else None)
+        page.on(
+            "request",
+            lambda r: (
+                complaints.append(f"elsewhere: {r.url}")
+                if not r.url.startswith((page_server.url, "data:", "blob:"))
+                else None
+            ),
+        )
         page.goto(page_server.url)
         page.wait_for_selector("#tabs")
         return page
@@ -154,7 +172,9 @@ def test_train_reload_verdict_compare_chat(visit, page_server):
     card = page.locator("#ma-chat .ma-emergency[role=alert]")
     assert "112" in card.inner_text()
     page.wait_for_timeout(800)
-    assert card.locator("h3").bounding_box()["y"] >= page.locator("#ma-chat").bounding_box()["y"] - 1  # read from its top
+    assert (
+        card.locator("h3").bounding_box()["y"] >= page.locator("#ma-chat").bounding_box()["y"] - 1
+    )  # read from its top
 
 
 def test_stop_edit_and_a_question_that_overtakes(visit):

@@ -45,9 +45,12 @@ def test_compare_gives_both_answers_and_the_same_ones_again(client):
 
 
 def test_mistakes_are_one_sentence(client):
-    for arguments, words in ((("", "[]", "starter"), "no question"), (("What is anaemia?", "[]", "nobody"), "no run .*nobody"),
-                             (("What is anaemia?", "{", "starter"), "history is not JSON"),
-                             (("What is anaemia?", "[]", "../x"), "")):
+    for arguments, words in (
+        (("", "[]", "starter"), "no question"),
+        (("What is anaemia?", "[]", "nobody"), "no run .*nobody"),
+        (("What is anaemia?", "{", "starter"), "history is not JSON"),
+        (("What is anaemia?", "[]", "../x"), ""),
+    ):
         with pytest.raises(Exception, match=words):
             client.predict(*arguments, api_name="/chat")
 
@@ -75,5 +78,7 @@ def test_a_space_is_reachable_from_outside_and_closed_for_training(tmp_path):
             text = answer.read().decode()
             assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert "Training is closed on this public Space" in text
-        row = Client(space.url, verbose=False).predict("What is the capital of France?", "starter", 1, 0.0, 16, api_name="/compare")
+        row = Client(space.url, verbose=False).predict(
+            "What is the capital of France?", "starter", 1, 0.0, 16, api_name="/compare"
+        )
         assert row["refused"] is True and row["base"] == "" and row["message"] == OUT_OF_SCOPE_MESSAGE

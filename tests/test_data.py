@@ -586,7 +586,7 @@ def test_the_starter_set_is_taken_whole_with_its_own_splits():
     prepared = prepare_data(build_config({}))
     assert prepared.report.splits == Counter(r["split"] for r in rows) and prepared.report.dropped == {}
     assert set(questions(prepared.test)) == {r["question"] for r in rows if r["split"] == "test"}
-    assert prepared.report.sources[0].licence == "Apache-2.0" and all(e.topic for e in prepared.train)
+    assert prepared.report.sources[0].licence == "CC BY 4.0" and all(e.topic for e in prepared.train)
 
 
 def test_export_comes_back_the_same(tmp_path):

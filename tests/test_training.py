@@ -88,7 +88,7 @@ def test_overfitting_ten_rows_learns_them_and_stops_by_itself(root, tiny_config,
     rows = [{"question": f"Say number {n}?", "answer": f"Number {n} it is."} for n in range(10)]
     path = tmp_path / "ten.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    config = tiny_config("ten", datasets=[{"id": str(path)}], data__eval_size=0, data__test_size=0, base__id="mini",
+    config = tiny_config("ten", datasets=[{"id": str(path)}], data__eval_size=0, data__test_size=0, base__id="mini", train__precision="auto",
                          train__max_steps=40, train__per_device_train_batch_size=10, train__learning_rate=0.005)
     config, folder = jobs.create_run(root, config)
     assert runs.execute(config, folder).outcome == "finished"

@@ -38,8 +38,21 @@ def finished(root):
     config, folder = jobs.create_run(root, build_config({"name": "done"}))
     (folder / "owner.json").unlink()
     adapters.write_result(folder, adapters.Result("finished", steps=3, base="mini", elapsed_s=65))
-    adapters.write_json(folder / "evaluation.json", {"verdict": "Better than the base.", "better": True, "metrics": {
-        "items": 40, "base_perplexity": 31.2, "tuned_perplexity": 12.4, "won": 30, "tied": 4, "lost": 6}})
+    adapters.write_json(
+        folder / "evaluation.json",
+        {
+            "verdict": "Better than the base.",
+            "better": True,
+            "metrics": {
+                "items": 40,
+                "base_perplexity": 31.2,
+                "tuned_perplexity": 12.4,
+                "won": 30,
+                "tied": 4,
+                "lost": 6,
+            },
+        },
+    )
     return folder
 
 
@@ -48,6 +61,7 @@ def form_values(config):
 
 
 # ── the whole page ──────────────────────────────────────────────────────────────────────────────────
+
 
 def test_the_page_offers_chat_and_compare_to_clients_and_nothing_else(services):
     page = build_app(services)
@@ -71,6 +85,7 @@ def test_the_chatbot_takes_no_html_of_others(services):
 
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────────
+
 
 def test_a_known_error_is_told_in_its_words_and_escaped():
     shown = toast(UsageError("<b>x</b> is wrong.", "Do y."))
@@ -99,6 +114,7 @@ def test_bound_handlers_keep_what_gradio_reads():
 
 # ── the form ────────────────────────────────────────────────────────────────────────────────────────
 
+
 @pytest.mark.parametrize("recipe", [r.name for r in catalog.list_recipes()])
 def test_a_recipe_survives_the_form_and_its_command_line_makes_the_same_run(services, recipe):
     under, base, dataset, more, *values = train_tab.choose_recipe(services, recipe)
@@ -123,9 +139,15 @@ def _normal(config):
 
 
 def test_odd_values_survive_the_command_line(cards_file):
-    config = build_config({"base": {"id": "mini"}, "datasets": [{"id": str(cards_file), "mapping": {"question": "a b", "answer": "c"}}]},
-                          dotted={"data.system_prompt": "Answer 'briefly': yes, \"no\"", "train.max_steps": 5,
-                                  "lora.target_modules": ["q_proj", "v_proj"], "train.learning_rate": 0.00003})
+    config = build_config(
+        {"base": {"id": "mini"}, "datasets": [{"id": str(cards_file), "mapping": {"question": "a b", "answer": "c"}}]},
+        dotted={
+            "data.system_prompt": "Answer 'briefly': yes, \"no\"",
+            "train.max_steps": 5,
+            "lora.target_modules": ["q_proj", "v_proj"],
+            "train.learning_rate": 0.00003,
+        },
+    )
     words = shlex.split(forms.command_line(config))
     assert config_from_args(build_parser().parse_args(words[3:])) == config
 
@@ -138,7 +160,10 @@ def test_the_form_reports_every_problem_with_its_setting():
     with pytest.raises(ConfigError) as caught:
         forms.config_from_form({}, "mini", "starter", "", values)
     assert len(caught.value.problems) == 2
-    assert "train.learning_rate is -1" in caught.value.problems[1] or "train.learning_rate is -1" in caught.value.problems[0]
+    assert (
+        "train.learning_rate is -1" in caught.value.problems[1]
+        or "train.learning_rate is -1" in caught.value.problems[0]
+    )
 
 
 def test_an_emptied_number_falls_back_and_optional_ones_may_be_empty():
@@ -151,7 +176,9 @@ def test_an_emptied_number_falls_back_and_optional_ones_may_be_empty():
     assert (config.train.learning_rate, config.train.max_steps, config.data.test_size) == (2e-4, 25, None)
 
 
-@pytest.mark.parametrize("base, dataset", [("no-such-base", "starter"), ("mini", "no-such-data"), ("mini", "missing.csv")])
+@pytest.mark.parametrize(
+    "base, dataset", [("no-such-base", "starter"), ("mini", "no-such-data"), ("mini", "missing.csv")]
+)
 def test_unknown_names_are_one_sentence(base, dataset):
     with pytest.raises(MedAssistError) as caught:
         forms.config_from_form({}, base, dataset, "", form_values(forms.recommended("mini")))
@@ -166,6 +193,7 @@ def test_presets_write_into_the_settings_where_they_can_be_seen(services):
 
 # ── training from the page ──────────────────────────────────────────────────────────────────────────
 
+
 def test_start_hands_a_config_to_jobs_and_shows_the_run(services, monkeypatch):
     started = []
 
@@ -174,7 +202,9 @@ def test_start_hands_a_config_to_jobs_and_shows_the_run(services, monkeypatch):
         return jobs.create_run(root, config.model_copy(update={"name": "fresh"}))[1].name
 
     monkeypatch.setattr(jobs, "start", start)
-    watch, *panel = train_tab.start_training(services, {}, "mini", "starter", "", *form_values(forms.recommended("mini")))
+    watch, *panel = train_tab.start_training(
+        services, {}, "mini", "starter", "", *form_values(forms.recommended("mini"))
+    )
     assert watch == {"run": "fresh"} and len(panel) == train_tab.PANEL
     assert started[0].base.id == "mini"
     assert "fresh" in panel[1]
@@ -194,7 +224,9 @@ def test_a_second_start_is_refused_in_one_sentence(services, monkeypatch):
 def test_a_page_that_opens_finds_the_running_training(services, root):
     _, folder = jobs.create_run(root, build_config({"name": "going"}))  # owned by this process, so it is running
     row = to_json(Step(3, 10, 0.3, 2.5, 1e-3, 1.0, 900.0, 4.0, 9.0))
-    (folder / "progress.jsonl").write_text(json.dumps({"event": "phase", "phase": "training"}) + "\n" + json.dumps(row) + "\n")
+    (folder / "progress.jsonl").write_text(
+        json.dumps({"event": "phase", "phase": "training"}) + "\n" + json.dumps(row) + "\n"
+    )
     watch, _, status, *_ = train_tab.open_page(services)
     assert watch == {"run": "going"}
     assert "Step 3 of 10" in status and "900 tokens/s" in status and "0:09 left" in status
@@ -222,9 +254,11 @@ def test_a_run_that_was_killed_is_shown_as_failed_with_resume(services, root):
 
 def test_the_verdict_is_green_only_when_better(finished, root):
     run = adapters.load_run(root, "done")
-    assert 'ma-end good' in render.run_end(run) and "31.2 → 12.4" in render.run_end(run)
-    for metrics, words in (({"difference_low": -0.1, "difference_high": 0.1}, "No difference"),
-                           ({"difference_low": 0.1, "difference_high": 0.2}, "Worse than")):
+    assert "ma-end good" in render.run_end(run) and "31.2 → 12.4" in render.run_end(run)
+    for metrics, words in (
+        ({"difference_low": -0.1, "difference_high": 0.1}, "No difference"),
+        ({"difference_low": 0.1, "difference_high": 0.2}, "Worse than"),
+    ):
         adapters.write_json(finished / "evaluation.json", {"verdict": "v", "better": False, "metrics": metrics})
         text = render.run_end(adapters.load_run(root, "done"))
         assert "ma-end warn" in text and words in text and "ma-end good" not in text
@@ -242,7 +276,9 @@ def test_earlier_runs_can_be_used_as_settings_and_deleted(services, finished):
 
 
 def test_the_preview_shows_rows_licence_and_the_trained_tokens(services):
-    steps = list(train_tab.show_preview(services, False, 2, {}, "mini", "starter", "", *form_values(forms.recommended("mini"))))
+    steps = list(
+        train_tab.show_preview(services, False, 2, {}, "mini", "starter", "", *form_values(forms.recommended("mini")))
+    )
     facts, example, number, count, tokens, _ = steps[-1]
     assert "rows are used" in facts and "licence" in facts
     assert "<mark>" in example and "&lt;|im_end|&gt;</mark>" in example
@@ -250,8 +286,9 @@ def test_the_preview_shows_rows_licence_and_the_trained_tokens(services):
 
 
 def test_a_hub_dataset_is_not_fetched_before_it_is_asked_for(services):
-    (step,) = train_tab.show_preview(services, False, 1, {}, "mini", "medical-flashcards", "",
-                                     *form_values(forms.recommended("mini")))
+    (step,) = train_tab.show_preview(
+        services, False, 1, {}, "mini", "medical-flashcards", "", *form_values(forms.recommended("mini"))
+    )
     assert "33,955 rows" in step[0] and step[-1]["visible"] is True
 
 
@@ -273,6 +310,7 @@ def test_uploads_are_checked_named_by_us_and_refused_ones_are_gone(root, tmp_pat
 
 # ── a public Space ──────────────────────────────────────────────────────────────────────────────────
 
+
 def test_on_a_public_space_every_handler_that_changes_something_refuses(services, finished, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/medassist")
     values = form_values(forms.recommended("mini"))
@@ -284,7 +322,8 @@ def test_on_a_public_space_every_handler_that_changes_something_refuses(services
         lambda: train_tab.delete_chosen(services, "done", {}),
         lambda: train_tab.take_upload(services, "x.csv"),
         lambda: compare_tab.resolve(services, "owner/adapter"),
-        lambda: list(train_tab.show_preview(services, True, 1, {}, "mini", "starter", "", *values))]
+        lambda: list(train_tab.show_preview(services, True, 1, {}, "mini", "starter", "", *values)),
+    ]
     for call in calls:
         with pytest.raises(ClosedError, match="duplicate|Duplicate"):
             call()
@@ -302,6 +341,7 @@ def test_on_a_public_space_the_train_tab_explains_and_has_no_form(services, monk
 
 
 # ── chat ────────────────────────────────────────────────────────────────────────────────────────────
+
 
 def chat(services, question, turns=(), chosen="base:mini"):
     return list(chat_tab.send(services, VISITOR, question, list(turns), chosen, *SAMPLING))
@@ -393,17 +433,22 @@ def test_the_chat_endpoint_takes_history_and_refuses_what_is_none(services):
 
 # ── compare ─────────────────────────────────────────────────────────────────────────────────────────
 
+
 def ask(services, question, held_out=None):
     return list(compare_tab.ask_both(services, VISITOR, "done", question, held_out or {}, *SAMPLING))
 
 
 def test_both_answers_stand_side_by_side_with_shared_words_marked(services, finished, scripted_engine):
     scripted_engine.answers = {None: "Plasma", "done": "The kidney filters blood"}
-    base, tuned, _, mark, *_ = ask(services, "What do kidneys do?", {"question": "What do kidneys do?", "answer": "They filter blood."})[-1]
+    base, tuned, _, mark, *_ = ask(
+        services, "What do kidneys do?", {"question": "What do kidneys do?", "answer": "They filter blood."}
+    )[-1]
     assert "Plasma" in base["value"] and "<mark>blood</mark>" in tuned["value"] and mark == ""
 
 
-def test_compare_checks_red_flags_first_and_marks_what_the_gate_would_refuse(services, finished, scripted_engine, monkeypatch):
+def test_compare_checks_red_flags_first_and_marks_what_the_gate_would_refuse(
+    services, finished, scripted_engine, monkeypatch
+):
     *_, last = ask(services, "I took a whole bottle of paracetamol")
     assert "ma-emergency" in last[3] and scripted_engine.asked == []
     *_, last = ask(services, "What is the capital of France?")
@@ -421,13 +466,20 @@ def test_a_changed_held_out_question_counts_as_typed(services, finished, scripte
 
 # ── small parts ─────────────────────────────────────────────────────────────────────────────────────
 
+
 def test_everything_written_by_others_is_escaped(finished, root):
     evil = "<script>alert(1)</script>"
     view = RunView(phase="training", detail=evil)
     decision = load_gate().check("What does insulin do?")
-    for text in (render.run_progress(evil, view, False), render.note(evil), render.reference_card(evil),
-                 render.marked(evil, frozenset({"alert"})), render.gate_state(decision), render.quiet_reply(evil),
-                 render.model_markdown(evil)):
+    for text in (
+        render.run_progress(evil, view, False),
+        render.note(evil),
+        render.reference_card(evil),
+        render.marked(evil, frozenset({"alert"})),
+        render.gate_state(decision),
+        render.quiet_reply(evil),
+        render.model_markdown(evil),
+    ):
         assert "<script" not in text
 
 

@@ -1,4 +1,4 @@
 """The page: three tabs over the services. Only this package and `app.py` import gradio.
 
-    python app.py
+python app.py
 """

@@ -57,8 +57,16 @@ def build_app(services: Services) -> gr.Blocks:
     return page
 
 
-def _wire(services: Services, page: gr.Blocks, tabs: gr.Tabs, train: TrainTab | None, compare: CompareTab, chat: ChatTab,
-          compare_item: gr.Tab, chat_item: gr.Tab) -> None:
+def _wire(
+    services: Services,
+    page: gr.Blocks,
+    tabs: gr.Tabs,
+    train: TrainTab | None,
+    compare: CompareTab,
+    chat: ChatTab,
+    compare_item: gr.Tab,
+    chat_item: gr.Tab,
+) -> None:
     calm: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     compare_item.select(compare.refresh, [compare.adapter], compare.refresh_outputs, **calm)
     chat_item.select(chat.refresh, [chat.adapter], chat.refresh_outputs, **calm)
@@ -76,6 +84,17 @@ def launch_options() -> dict[str, Any]:
     """What `launch` is given whatever the address: looks, limits, and nothing sent or kept."""
     from starlette.middleware import Middleware
 
-    return {"theme": build_theme(), "css": CSS, "head": HEAD, "share": False, "max_file_size": MAX_UPLOAD, "run_history": False,
-            "enable_monitoring": False, "ssr_mode": False, "footer_links": ["gradio"], "quiet": True,
-            "pwa": False, "app_kwargs": {"middleware": [Middleware(PolicyMiddleware)]}}
+    return {
+        "theme": build_theme(),
+        "css": CSS,
+        "head": HEAD,
+        "share": False,
+        "max_file_size": MAX_UPLOAD,
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "footer_links": ["gradio"],
+        "quiet": True,
+        "pwa": False,
+        "app_kwargs": {"middleware": [Middleware(PolicyMiddleware)]},
+    }

@@ -25,8 +25,12 @@ from medassist.ui.errors import bind
 from medassist.ui.services import Services
 
 BASE = "base:"  # before a base model's name: that model alone; no run's name holds a colon
-EXAMPLES = ("What does insulin do?", "What is the function of the kidneys?", "What are the symptoms of a stroke?",
-            "What is the capital of France?")
+EXAMPLES = (
+    "What does insulin do?",
+    "What is the function of the kidneys?",
+    "What are the symptoms of a stroke?",
+    "What is the capital of France?",
+)
 _FRAME_S = 0.06
 
 
@@ -40,6 +44,7 @@ class ChatTab:
 
 
 # ── handlers ────────────────────────────────────────────────────────────────────────────────────────
+
 
 def choices_for(services: Services) -> list[tuple[str, str]]:
     """The usable runs, and each of their bases alone."""
@@ -56,14 +61,16 @@ def refresh_models(services: Services, chosen: str | None) -> Any:
     return gr.update(choices=choices, value=chosen if chosen and (chosen in names or "/" in chosen) else names[0])
 
 
-def send(services: Services, request: gr.Request, question: str, turns: list, chosen: str | None,
-         *sampling: Any) -> Iterator[tuple]:
+def send(
+    services: Services, request: gr.Request, question: str, turns: list, chosen: str | None, *sampling: Any
+) -> Iterator[tuple]:
     """A typed question. Outputs: chatbot, turns, input, gate, send, stop, retry."""
     yield from _turn(services, question, list(turns or []), chosen, sampling, request, typed=question)
 
 
-def send_example(services: Services, request: gr.Request, event: gr.SelectData, turns: list, chosen: str | None,
-                 *sampling: Any) -> Iterator[tuple]:
+def send_example(
+    services: Services, request: gr.Request, event: gr.SelectData, turns: list, chosen: str | None, *sampling: Any
+) -> Iterator[tuple]:
     """One of the examples in the empty conversation."""
     text = str(event.value.get("text", ""))
     yield from _turn(services, text, list(turns or []), chosen, sampling, request, typed=text)
@@ -81,8 +88,9 @@ def retry(services: Services, request: gr.Request, turns: list, chosen: str | No
     yield from _turn(services, question, turns, chosen, (*rest, (seed or 0) + 1 + len(turns)), request)
 
 
-def edit(services: Services, request: gr.Request, event: gr.EditData, turns: list, chosen: str | None,
-         *sampling: Any) -> Iterator[tuple]:
+def edit(
+    services: Services, request: gr.Request, event: gr.EditData, turns: list, chosen: str | None, *sampling: Any
+) -> Iterator[tuple]:
     """An earlier question in other words; what came after it goes."""
     index = event.index if isinstance(event.index, int) else event.index[0]
     turns = list(turns or [])[:index]
@@ -90,8 +98,9 @@ def edit(services: Services, request: gr.Request, event: gr.EditData, turns: lis
     yield from _turn(services, text, turns, chosen, sampling, request, typed=text)
 
 
-def _turn(services: Services, question: str, turns: list, chosen: str | None, sampling: tuple, request: Any,
-          typed: str = "") -> Iterator[tuple]:
+def _turn(
+    services: Services, question: str, turns: list, chosen: str | None, sampling: tuple, request: Any, typed: str = ""
+) -> Iterator[tuple]:
     """One question and its reply as it grows. On an error what was typed stands in the input again."""
     session, before = getattr(request, "session_hash", None), list(turns)
     question = check_question(question)
@@ -103,8 +112,9 @@ def _turn(services: Services, question: str, turns: list, chosen: str | None, sa
     shown = 0.0
     try:
         name = _model(services, chosen)
-        for reply in services.assistant.stream(question, before, sampling=settings, cancel=cancel, **name,
-                                               catalogue_only=access.is_public()):
+        for reply in services.assistant.stream(
+            question, before, sampling=settings, cancel=cancel, **name, catalogue_only=access.is_public()
+        ):
             if cancel.superseded:  # what a generator yields last is sent once more when it ends
                 yield (gr.skip(),) * 7
                 return
@@ -128,15 +138,21 @@ def _turn(services: Services, question: str, turns: list, chosen: str | None, sa
 
 def _model(services: Services, chosen: str | None) -> dict[str, str | None]:
     if (chosen or "").startswith(BASE):
-        return {"adapter": None, "base": str(chosen)[len(BASE):]}
+        return {"adapter": None, "base": str(chosen)[len(BASE) :]}
     return {"adapter": resolve(services, chosen), "base": None}
 
 
 def _message(reply: Reply, stopped: bool = False) -> dict[str, Any]:
     """A reply as the session keeps it: its text, and what is needed to show it."""
     text = "Stopped." if stopped else reply.text
-    return {"role": "assistant", "content": text, "route": reply.route, "note": reply.note, "after": reply.after if reply.done else "",
-            "card": render.emergency(reply.escalation) if reply.route == "emergency" and reply.escalation else ""}
+    return {
+        "role": "assistant",
+        "content": text,
+        "route": reply.route,
+        "note": reply.note,
+        "after": reply.after if reply.done else "",
+        "card": render.emergency(reply.escalation) if reply.route == "emergency" and reply.escalation else "",
+    }
 
 
 def _show(turns: list, writing: bool = False) -> list[dict[str, str]]:
@@ -157,7 +173,11 @@ def _content(turn: dict[str, Any]) -> str:
         return turn["card"]
     if turn.get("route") == "out_of_scope":
         return render.quiet_reply(turn["content"])
-    note = f'<div class="ma-note warn">If this is happening now: {render.esc(turn["note"])}</div>' if turn.get("note") else ""
+    note = (
+        f'<div class="ma-note warn">If this is happening now: {render.esc(turn["note"])}</div>'
+        if turn.get("note")
+        else ""
+    )
     after = f'<div class="ma-note">{render.esc(turn["after"])}</div>' if turn.get("after") else ""
     return "\n\n".join(part for part in (note, render.model_markdown(turn["content"]), after) if part)
 
@@ -190,11 +210,14 @@ def chat_api(services: Services, question: str, history: str = "[]", adapter: st
         raise UsageError("history is not JSON.", 'Write it as [{"role": "user", "content": "…"}].') from None
     if not isinstance(earlier, list):
         raise UsageError("history is not a list of messages.", 'Write it as [{"role": "user", "content": "…"}].')
-    stream = services.assistant.stream(question, earlier, **_model(services, adapter), catalogue_only=access.is_public())
+    stream = services.assistant.stream(
+        question, earlier, **_model(services, adapter), catalogue_only=access.is_public()
+    )
     return deque(stream, maxlen=1)[0].to_json()
 
 
 # ── layout ──────────────────────────────────────────────────────────────────────────────────────────
+
 
 def build_chat_tab(services: Services) -> ChatTab:
     """The tab's layout and its events."""
@@ -203,21 +226,50 @@ def build_chat_tab(services: Services) -> ChatTab:
     turns = gr.State([])
     with gr.Row(equal_height=False, elem_id="chat-top"):
         with gr.Column(min_width=300):
-            adapter = gr.Dropdown(choices, value=choices[0][1], label="Model", allow_custom_value=not public,
-                                  elem_id="chat-adapter", info="A finished run, or a base model alone." if public else
-                                  "A run, a base model alone, or an adapter's Hub id (owner/name).")
+            adapter = gr.Dropdown(
+                choices,
+                value=choices[0][1],
+                label="Model",
+                allow_custom_value=not public,
+                elem_id="chat-adapter",
+                info="A finished run, or a base model alone."
+                if public
+                else "A run, a base model alone, or an adapter's Hub id (owner/name).",
+            )
         with gr.Column(min_width=300), gr.Accordion(forms.sampling_label(160, 0), open=False) as folded:
             sampling = forms.build_sampling()
-    chatbot = gr.Chatbot(elem_id="ma-chat", show_label=False, height=430, layout="bubble", sanitize_html=True, allow_tags=False,
-                         render_markdown=True, latex_delimiters=[], editable="user", feedback_options=None, buttons=["copy"],
-                         group_consecutive_messages=False, examples=[{"text": text} for text in EXAMPLES],
-                         placeholder="### Ask a medical question\nThe gate keeps the conversation to medicine. Emergencies "
-                         "get first-aid advice at once, before any model is asked.")
+    chatbot = gr.Chatbot(
+        elem_id="ma-chat",
+        show_label=False,
+        height=430,
+        layout="bubble",
+        sanitize_html=True,
+        allow_tags=False,
+        render_markdown=True,
+        latex_delimiters=[],
+        editable="user",
+        feedback_options=None,
+        buttons=["copy"],
+        group_consecutive_messages=False,
+        examples=[{"text": text} for text in EXAMPLES],
+        placeholder="### Ask a medical question\nThe gate keeps the conversation to medicine. Emergencies "
+        "get first-aid advice at once, before any model is asked.",
+    )
     gate = gr.HTML(render.gate_state(None), elem_id="chat-gate")
     with gr.Row(elem_id="ma-input-row"):
-        box = gr.Textbox(show_label=False, container=False, placeholder="Ask a medical question", lines=1, max_lines=6,
-                         max_length=8000, scale=8, elem_id="chat-input", html_attributes=gr.InputHTMLAttributes(
-                             autocomplete="off", enterkeyhint="send") if hasattr(gr, "InputHTMLAttributes") else None)
+        box = gr.Textbox(
+            show_label=False,
+            container=False,
+            placeholder="Ask a medical question",
+            lines=1,
+            max_lines=6,
+            max_length=8000,
+            scale=8,
+            elem_id="chat-input",
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send")
+            if hasattr(gr, "InputHTMLAttributes")
+            else None,
+        )
         go = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="chat-send", elem_classes="ma-send")
         stop = gr.Button("Stop", visible=False, scale=1, min_width=90, elem_id="chat-stop", elem_classes="ma-send")
     with gr.Row(elem_classes="ma-row-quiet"):
@@ -235,6 +287,8 @@ def build_chat_tab(services: Services) -> ChatTab:
     stop.click(bind(stop_answer, services), None, None, **calm)
     gr.on([fresh.click, chatbot.clear], bind(clear, services), None, [chatbot, turns, gate, go, stop, again], **calm)
     for widget in sampling[:2]:
-        widget.change(lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm)
+        widget.change(
+            lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm
+        )
     gr.api(bind(chat_api, services), api_name="chat", **ANSWERS)
     return ChatTab(adapter, bind(refresh_models, services), [adapter])

@@ -23,8 +23,12 @@ from medassist.ui import forms, render
 from medassist.ui.errors import bind
 from medassist.ui.services import Services
 
-EXAMPLES = ("What does insulin do?", "Which nerve supplies the diaphragm?", "What is anaemia?",
-            "What is the capital of France?")
+EXAMPLES = (
+    "What does insulin do?",
+    "Which nerve supplies the diaphragm?",
+    "What is anaemia?",
+    "What is the capital of France?",
+)
 ANSWERS = {"concurrency_id": "answers", "concurrency_limit": 8}  # one place for all that waits for the model
 _FRAME_S = 0.06  # between two frames of a growing answer
 
@@ -39,6 +43,7 @@ class CompareTab:
 
 
 # ── handlers ────────────────────────────────────────────────────────────────────────────────────────
+
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
     """The usable runs, newest first."""
@@ -87,15 +92,18 @@ def random_question(services: Services, chosen: str | None) -> tuple:
     """A question that the model did not learn from, with its answer. Outputs: question, held-out state, reference."""
     run = adapters.load_run(services.root, resolve(services, chosen))
     if run.config is None:
-        raise UsageError(f"'{run.name}' has no readable run.yaml, so its held-out questions are not known.",
-                         "Type a question instead.")
+        raise UsageError(
+            f"'{run.name}' has no readable run.yaml, so its held-out questions are not known.",
+            "Type a question instead.",
+        )
     rows, _ = evaluation.held_out(services.prepared.get(resolvable(run.config)))
     row = random.choice(rows)
     return row.question, {"question": row.question, "answer": row.answer}, render.reference_card(row.answer)
 
 
-def ask_both(services: Services, request: gr.Request, chosen: str | None, question: str, held_out: dict,
-             *sampling: Any) -> Iterator[tuple]:
+def ask_both(
+    services: Services, request: gr.Request, chosen: str | None, question: str, held_out: dict, *sampling: Any
+) -> Iterator[tuple]:
     """Streams both answers. Outputs: base, tuned, reference, mark, ask, stop."""
     question = check_question(question)
     known = held_out if isinstance(held_out, dict) and held_out.get("question", "").strip() == question else {}
@@ -106,8 +114,9 @@ def ask_both(services: Services, request: gr.Request, chosen: str | None, questi
     pair, shown = None, 0.0
     try:
         adapter = resolve(services, chosen)
-        for pair in services.assistant.stream_pair(question, adapter=adapter, sampling=settings, cancel=cancel,
-                                                   gate_holds=access.is_public(), typed=not known):
+        for pair in services.assistant.stream_pair(
+            question, adapter=adapter, sampling=settings, cancel=cancel, gate_holds=access.is_public(), typed=not known
+        ):
             if cancel.superseded:  # what a generator yields last is sent once more when it ends
                 yield (gr.skip(),) * 6
                 return
@@ -133,13 +142,21 @@ def _cards(pair: Pair | None, reference: str | None, writing: bool) -> tuple:
         from medassist.generation import Answer
 
         empty = Answer() if writing else None
-        return (render.answer_card("Base model", empty, reference=reference, writing=writing),
-                render.answer_card("Fine-tuned", empty, reference=reference, writing=writing, tuned=True))
+        return (
+            render.answer_card("Base model", empty, reference=reference, writing=writing),
+            render.answer_card("Fine-tuned", empty, reference=reference, writing=writing, tuned=True),
+        )
     if pair.refused:
         return gr.update(value="", visible=False), gr.update(value="", visible=False)
-    return (gr.update(visible=True, value=render.answer_card("Base model", pair.base, reference=reference, writing=writing)),
-            gr.update(visible=True, value=render.answer_card("Fine-tuned", pair.tuned, reference=reference, writing=writing,
-                                                             tuned=True)))
+    return (
+        gr.update(
+            visible=True, value=render.answer_card("Base model", pair.base, reference=reference, writing=writing)
+        ),
+        gr.update(
+            visible=True,
+            value=render.answer_card("Fine-tuned", pair.tuned, reference=reference, writing=writing, tuned=True),
+        ),
+    )
 
 
 def _mark(pair: Pair) -> str:
@@ -152,8 +169,13 @@ def _mark(pair: Pair) -> str:
     if pair.escalation is not None and pair.escalation.note:
         lines.append(render.note(f"If this is happening now: {pair.escalation.note}", "warn"))
     if not pair.decision.allowed:
-        lines.append(render.note("The gate would not answer this in Chat: it is not a medical question. Here both models "
-                                 "answer, so that they can be judged.", "warn"))
+        lines.append(
+            render.note(
+                "The gate would not answer this in Chat: it is not a medical question. Here both models "
+                "answer, so that they can be judged.",
+                "warn",
+            )
+        )
     return "".join(lines)
 
 
@@ -166,8 +188,14 @@ def stop_answers(services: Services, request: gr.Request) -> None:
     services.cancels.stop(getattr(request, "session_hash", None), "compare")
 
 
-def compare_api(services: Services, question: str, adapter: str = "starter", seed: int = 42, temperature: float = 0.0,
-                max_new_tokens: int = 160) -> dict:
+def compare_api(
+    services: Services,
+    question: str,
+    adapter: str = "starter",
+    seed: int = 42,
+    temperature: float = 0.0,
+    max_new_tokens: int = 160,
+) -> dict:
     """Base and fine-tuned answers to one question.
 
     adapter: a run's name, as the page lists them. Answers {question, base, tuned, refused, message, gate, settings}.
@@ -178,11 +206,20 @@ def compare_api(services: Services, question: str, adapter: str = "starter", see
     name = resolve(services, adapter)
     stream = services.assistant.stream_pair(question, adapter=name, sampling=sampling, gate_holds=access.is_public())
     pair = deque(stream, maxlen=1)[0]
-    return {"question": question, "adapter": name, "base": pair.base.text, "tuned": pair.tuned.text, "refused": pair.refused,
-            "message": refusal_text(pair) if pair.refused else "", "gate": pair.decision.to_json(), "settings": asdict(sampling)}
+    return {
+        "question": question,
+        "adapter": name,
+        "base": pair.base.text,
+        "tuned": pair.tuned.text,
+        "refused": pair.refused,
+        "message": refusal_text(pair) if pair.refused else "",
+        "gate": pair.decision.to_json(),
+        "settings": asdict(sampling),
+    }
 
 
 # ── layout ──────────────────────────────────────────────────────────────────────────────────────────
+
 
 def build_compare_tab(services: Services) -> CompareTab:
     """The tab's layout and its events."""
@@ -193,13 +230,26 @@ def build_compare_tab(services: Services) -> CompareTab:
     public = access.is_public()
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            adapter = gr.Dropdown(choices, value=first, label="Fine-tuned model", allow_custom_value=not public,
-                                  elem_id="compare-adapter", info="A finished run." if public else
-                                  "A finished run, or the Hub id (owner/name) of an adapter, which is fetched when you ask.")
+            adapter = gr.Dropdown(
+                choices,
+                value=first,
+                label="Fine-tuned model",
+                allow_custom_value=not public,
+                elem_id="compare-adapter",
+                info="A finished run."
+                if public
+                else "A finished run, or the Hub id (owner/name) of an adapter, which is fetched when you ask.",
+            )
             verdict = gr.HTML(adapter_note(services, first))
         with gr.Column(scale=7, min_width=320):
-            question = gr.Textbox(label="Question", lines=3, max_lines=8, max_length=8000, elem_id="compare-question",
-                                  placeholder="Type a question, or take one that the model has not seen")
+            question = gr.Textbox(
+                label="Question",
+                lines=3,
+                max_lines=8,
+                max_length=8000,
+                elem_id="compare-question",
+                placeholder="Type a question, or take one that the model has not seen",
+            )
             with gr.Row():
                 ask = gr.Button("Ask both", variant="primary", elem_id="ask-both", min_width=120, size="md")
                 dice = gr.Button("Random held-out question", elem_id="random-question", min_width=220, size="md")
@@ -217,17 +267,30 @@ def build_compare_tab(services: Services) -> CompareTab:
         sampling = forms.build_sampling()
 
     calm: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    asking = {"fn": bind(ask_both, services), "inputs": [adapter, question, held_out, *sampling],
-              "outputs": [base, tuned, reference, mark, ask, stop], "show_progress": "hidden", "api_visibility": "private",
-              **ANSWERS}
+    asking = {
+        "fn": bind(ask_both, services),
+        "inputs": [adapter, question, held_out, *sampling],
+        "outputs": [base, tuned, reference, mark, ask, stop],
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        **ANSWERS,
+    }
     ask.click(**asking)
     for chip in chips:
         chip.click(lambda text: text, [chip], [question], **calm).then(**asking)
-    dice.click(bind(random_question, services), [adapter], [question, held_out, reference], show_progress="hidden",
-               api_visibility="private", concurrency_limit=2).success(**asking)
+    dice.click(
+        bind(random_question, services),
+        [adapter],
+        [question, held_out, reference],
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_limit=2,
+    ).success(**asking)
     stop.click(bind(stop_answers, services), None, None, **calm)
     adapter.change(bind(adapter_note, services), [adapter], [verdict], **calm)
     for widget in sampling[:2]:
-        widget.change(lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm)
+        widget.change(
+            lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm
+        )
     gr.api(bind(compare_api, services), api_name="compare", **ANSWERS)
     return CompareTab(adapter, bind(refresh_adapters, services), [adapter, verdict])

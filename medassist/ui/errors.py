@@ -49,6 +49,7 @@ def bind(handler: Callable[..., Any], services: Any) -> Callable[..., Any]:
     kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters]
 
     if inspect.isgeneratorfunction(handler):
+
         def bound(*args: Any, **kwargs: Any) -> Any:
             try:
                 yield from handler(services, *args, **kwargs)
@@ -57,6 +58,7 @@ def bind(handler: Callable[..., Any], services: Any) -> Callable[..., Any]:
             except Exception as error:
                 raise toast(error) from None
     else:
+
         def bound(*args: Any, **kwargs: Any) -> Any:
             try:
                 return handler(services, *args, **kwargs)
@@ -73,6 +75,7 @@ def bind(handler: Callable[..., Any], services: Any) -> Callable[..., Any]:
 
 def quiet(handler: Callable[..., Any]) -> Callable[..., Any]:
     """For timers: an error is logged and changes nothing on the page, instead of a toast every second."""
+
     @functools.wraps(handler)
     def calm(*args: Any, **kwargs: Any) -> Any:
         try:

@@ -32,22 +32,39 @@ class Setting:
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "Training": (
-        Setting("train.num_train_epochs", "number"), Setting("train.learning_rate", "number"),
-        Setting("train.per_device_train_batch_size", "text"), Setting("train.gradient_accumulation_steps", "number"),
-        Setting("train.max_steps", "optional"), Setting("train.lr_scheduler_type", "choice"),
-        Setting("train.warmup_ratio", "number"), Setting("train.weight_decay", "number"),
-        Setting("train.seed", "number"), Setting("evaluate.budget", "choice")),
+        Setting("train.num_train_epochs", "number"),
+        Setting("train.learning_rate", "number"),
+        Setting("train.per_device_train_batch_size", "text"),
+        Setting("train.gradient_accumulation_steps", "number"),
+        Setting("train.max_steps", "optional"),
+        Setting("train.lr_scheduler_type", "choice"),
+        Setting("train.warmup_ratio", "number"),
+        Setting("train.weight_decay", "number"),
+        Setting("train.seed", "number"),
+        Setting("evaluate.budget", "choice"),
+    ),
     "Adapter (LoRA)": (
-        Setting("lora.r", "number"), Setting("lora.alpha", "number"), Setting("lora.dropout", "number"),
-        Setting("lora.target_modules", "text")),
+        Setting("lora.r", "number"),
+        Setting("lora.alpha", "number"),
+        Setting("lora.dropout", "number"),
+        Setting("lora.target_modules", "text"),
+    ),
     "Data": (
-        Setting("data.max_length", "number"), Setting("datasets.0.max_rows", "optional"),
-        Setting("datasets.0.select", "choice"), Setting("datasets.0.mapping", "text"),
-        Setting("data.test_size", "optional"), Setting("data.eval_size", "optional"),
-        Setting("data.prompt_format", "choice"), Setting("data.system_prompt", "text")),
+        Setting("data.max_length", "number"),
+        Setting("datasets.0.max_rows", "optional"),
+        Setting("datasets.0.select", "choice"),
+        Setting("datasets.0.mapping", "text"),
+        Setting("data.test_size", "optional"),
+        Setting("data.eval_size", "optional"),
+        Setting("data.prompt_format", "choice"),
+        Setting("data.system_prompt", "text"),
+    ),
     "Run and machine": (
-        Setting("name", "text"), Setting("train.precision", "choice"), Setting("train.gradient_checkpointing", "choice"),
-        Setting("base.load_in_4bit", "check")),
+        Setting("name", "text"),
+        Setting("train.precision", "choice"),
+        Setting("train.gradient_checkpointing", "choice"),
+        Setting("base.load_in_4bit", "check"),
+    ),
 }
 FIELDS: tuple[Setting, ...] = tuple(s for group in SETTINGS.values() for s in group)
 
@@ -55,7 +72,11 @@ FIELDS: tuple[Setting, ...] = tuple(s for group in SETTINGS.values() for s in gr
 def build_setting(setting: Setting, value: Any) -> gr.components.Component:
     """The widget of one setting, with its label and help from the config's field."""
     spec = field_spec(setting.key.replace(".0.", "."))
-    shared: dict[str, Any] = {"label": spec.label, "info": _help(spec), "elem_id": "set-" + setting.key.replace(".", "-")}
+    shared: dict[str, Any] = {
+        "label": spec.label,
+        "info": _help(spec),
+        "elem_id": "set-" + setting.key.replace(".", "-"),
+    }
     shown = to_widget(value)
     if setting.kind == "choice":
         return gr.Dropdown(choices=list(spec.choices), value=shown, filterable=False, **shared)
@@ -103,8 +124,9 @@ def from_widget(setting: Setting, value: Any) -> Any:
 
 
 # Settings that may be empty; an emptied other one falls back to its default instead of being refused as "None".
-_MAY_BE_EMPTY = frozenset({"train.max_steps", "datasets.0.max_rows", "data.test_size", "data.eval_size",
-                           "data.system_prompt", "name"})
+_MAY_BE_EMPTY = frozenset(
+    {"train.max_steps", "datasets.0.max_rows", "data.test_size", "data.eval_size", "data.system_prompt", "name"}
+)
 
 
 def setting_values(config: RunConfig) -> list[Any]:
@@ -178,7 +200,9 @@ def _swapped(places: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any
 def preset_of(config: RunConfig) -> str | None:
     """The preset whose settings a config has, or None."""
     tree = config.model_dump()
-    return next((name for name, keys in PRESETS.items() if all(get_dotted(tree, k) == v for k, v in keys.items())), None)
+    return next(
+        (name for name, keys in PRESETS.items() if all(get_dotted(tree, k) == v for k, v in keys.items())), None
+    )
 
 
 def with_preset(config: RunConfig, preset: str) -> RunConfig:
@@ -194,17 +218,22 @@ def has_local_base(config: RunConfig) -> bool:
 
 def has_local_data(config: RunConfig) -> bool:
     """Whether the datasets lie on this machine, so that looking at them fetches nothing."""
-    return all(d.id == "starter" or catalog.find_dataset(d.id) is None and local_path(d.id) is not None
-               for d in config.datasets)
+    return all(
+        d.id == "starter" or catalog.find_dataset(d.id) is None and local_path(d.id) is not None
+        for d in config.datasets
+    )
 
 
 def summary(config: RunConfig) -> str:
     """The folded settings' values, for the label over them."""
     train, lora = config.train, config.lora
     batch = train.per_device_train_batch_size
-    parts = [f"{train.num_train_epochs:g} epoch{'' if train.num_train_epochs == 1 else 's'}",
-             f"learning rate {train.learning_rate:g}", f"LoRA r {lora.r}",
-             f"batch {batch}" + (f" × {train.gradient_accumulation_steps}" if train.gradient_accumulation_steps > 1 else "")]
+    parts = [
+        f"{train.num_train_epochs:g} epoch{'' if train.num_train_epochs == 1 else 's'}",
+        f"learning rate {train.learning_rate:g}",
+        f"LoRA r {lora.r}",
+        f"batch {batch}" + (f" × {train.gradient_accumulation_steps}" if train.gradient_accumulation_steps > 1 else ""),
+    ]
     if train.max_steps:
         parts.append(f"at most {train.max_steps:,} steps")
     if config.base.load_in_4bit:
@@ -223,14 +252,17 @@ def command_line(config: RunConfig, recipe: str | None = None) -> str:
     ours, theirs = config.model_dump(), start.model_dump()
     places = theirs["datasets"]
     if len(places) == len(ours["datasets"]) and all(
-            _same(catalog.find_dataset, a["id"], b["id"]) for a, b in zip(places, ours["datasets"], strict=True)):
+        _same(catalog.find_dataset, a["id"], b["id"]) for a, b in zip(places, ours["datasets"], strict=True)
+    ):
         theirs["datasets"] = [{**a, "id": b["id"]} for a, b in zip(places, ours["datasets"], strict=True)]
     else:
         for dataset in ours["datasets"]:
             words += ["--dataset", dataset["id"]]
         places = places if recipe else []
-        theirs["datasets"] = [{**RunConfig().model_dump()["datasets"][0], **d}
-                              for d in _swapped(places, [d["id"] for d in ours["datasets"]])]
+        theirs["datasets"] = [
+            {**RunConfig().model_dump()["datasets"][0], **d}
+            for d in _swapped(places, [d["id"] for d in ours["datasets"]])
+        ]
     theirs["base"] = {**theirs["base"], "id": ours["base"]["id"]}
     for key, value in _flat(ours):
         if value != get_dotted(theirs, key):
@@ -258,18 +290,43 @@ def _as_text(value: Any) -> str:
 
 # ── how answers are sampled ─────────────────────────────────────────────────────────────────────────
 
+
 def build_sampling() -> list[gr.components.Component]:
     """Widgets for `Sampling`, in the order of `read_sampling`."""
     start = Sampling()
     return [
-        gr.Slider(16, min(512, MAX_NEW_TOKENS), value=start.max_new_tokens, step=8, label="Longest answer",
-                  info="In tokens; a token is about three quarters of a word."),
-        gr.Slider(0, 1.5, value=start.temperature, step=0.05, label="Temperature",
-                  info="0 always takes the likeliest token; more is more varied."),
-        gr.Slider(0.05, 1, value=start.top_p, step=0.05, label="Top-p",
-                  info="With a temperature: the likeliest tokens that make up this share."),
-        gr.Slider(1, 1.5, value=start.repetition_penalty, step=0.05, label="Repetition penalty",
-                  info="Above 1, words already said become less likely."),
+        gr.Slider(
+            16,
+            min(512, MAX_NEW_TOKENS),
+            value=start.max_new_tokens,
+            step=8,
+            label="Longest answer",
+            info="In tokens; a token is about three quarters of a word.",
+        ),
+        gr.Slider(
+            0,
+            1.5,
+            value=start.temperature,
+            step=0.05,
+            label="Temperature",
+            info="0 always takes the likeliest token; more is more varied.",
+        ),
+        gr.Slider(
+            0.05,
+            1,
+            value=start.top_p,
+            step=0.05,
+            label="Top-p",
+            info="With a temperature: the likeliest tokens that make up this share.",
+        ),
+        gr.Slider(
+            1,
+            1.5,
+            value=start.repetition_penalty,
+            step=0.05,
+            label="Repetition penalty",
+            info="Above 1, words already said become less likely.",
+        ),
         gr.Number(value=start.seed, precision=0, label="Seed", info="The same seed gives the same answer."),
     ]
 
@@ -277,8 +334,13 @@ def build_sampling() -> list[gr.components.Component]:
 def read_sampling(values: Sequence[Any]) -> Sampling:
     """Raises UsageError for values out of range."""
     tokens, temperature, top_p, penalty, seed = values
-    return Sampling(max_new_tokens=int(tokens or 0), temperature=float(temperature or 0), top_p=float(top_p or 0),
-                    repetition_penalty=float(penalty or 0), seed=int(seed or 0)).checked()
+    return Sampling(
+        max_new_tokens=int(tokens or 0),
+        temperature=float(temperature or 0),
+        top_p=float(top_p or 0),
+        repetition_penalty=float(penalty or 0),
+        seed=int(seed or 0),
+    ).checked()
 
 
 def sampling_label(tokens: Any, temperature: Any) -> str:

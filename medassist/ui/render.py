@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from medassist.preview import RenderedExample, TokenCount
     from medassist.safety import Escalation
 
-PHASES = (("data", "Data"), ("model", "Model"), ("training", "Training"), ("checking", "Checking"),
-          ("evaluating", "Comparing"))
+PHASES = (
+    ("data", "Data"),
+    ("model", "Model"),
+    ("training", "Training"),
+    ("checking", "Checking"),
+    ("evaluating", "Comparing"),
+)
 PLOT_POINTS = 240  # of the training loss, at most
 
 
@@ -69,30 +74,37 @@ def note(text: str, kind: str = "") -> str:
 
 # ── the head of the page ────────────────────────────────────────────────────────────────────────────
 
-_LOGO = ('<svg viewBox="0 0 40 40" width="40" height="40" aria-hidden="true"><rect width="40" height="40" rx="11" '
-         'class="ma-logo-fill"/><path d="M7 21h7l3-8 6 15 3-7h7" fill="none" stroke="#fff" stroke-width="2.8" '
-         'stroke-linecap="round" stroke-linejoin="round"/></svg>')
+_LOGO = (
+    '<svg viewBox="0 0 40 40" width="40" height="40" aria-hidden="true"><rect width="40" height="40" rx="11" '
+    'class="ma-logo-fill"/><path d="M7 21h7l3-8 6 15 3-7h7" fill="none" stroke="#fff" stroke-width="2.8" '
+    'stroke-linecap="round" stroke-linejoin="round"/></svg>'
+)
 
 
 def head(notice: str) -> str:
     """Name, one sentence, the standing notice, and the switch between light and dark."""
-    return (f'<header class="ma-head"><div class="ma-brand">{_LOGO}<div><h1>medassist</h1>'
-            "<p>Fine-tune a medical assistant, see whether it helped, and talk to it.</p></div></div>"
-            '<button type="button" id="ma-theme" class="ma-icon" aria-label="Switch between light and dark" '
-            'title="Light or dark"><svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path d="M12 3a9 9 0 1 '
-            '0 0 18zm0-2a11 11 0 1 1 0 22 11 11 0 0 1 0-22z" fill="currentColor"/></svg></button></header>'
-            f'<p class="ma-notice" role="note">{esc(notice)}</p>')
+    return (
+        f'<header class="ma-head"><div class="ma-brand">{_LOGO}<div><h1>medassist</h1>'
+        "<p>Fine-tune a medical assistant, see whether it helped, and talk to it.</p></div></div>"
+        '<button type="button" id="ma-theme" class="ma-icon" aria-label="Switch between light and dark" '
+        'title="Light or dark"><svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path d="M12 3a9 9 0 1 '
+        '0 0 18zm0-2a11 11 0 1 1 0 22 11 11 0 0 1 0-22z" fill="currentColor"/></svg></button></header>'
+        f'<p class="ma-notice" role="note">{esc(notice)}</p>'
+    )
 
 
 # ── train: what it will learn from ──────────────────────────────────────────────────────────────────
+
 
 def data_facts(prepared: PreparedData, count: TokenCount | None) -> str:
     """Rows used and dropped, how many are cut, the licence, the columns."""
     report = prepared.report
     splits, read = report.splits, sum(s.rows_read for s in report.sources)
     used = sum(splits.values())
-    lines = [f'<b>{used:,}</b> of {read:,} rows are used: <b>{splits.get("train", 0):,}</b> to learn from, '
-             f'{splits.get("eval", 0):,} to watch, {splits.get("test", 0):,} held out for the comparison.']
+    lines = [
+        f"<b>{used:,}</b> of {read:,} rows are used: <b>{splits.get('train', 0):,}</b> to learn from, "
+        f"{splits.get('eval', 0):,} to watch, {splits.get('test', 0):,} held out for the comparison."
+    ]
     if count is not None:
         cut = f"{count.cut / max(count.examples, 1):.0%} of the answers are cut" if count.cut else "no answer is cut"
         lines.append(f"About {count.tokens:,} tokens, {count.trained:,} of them answers; {cut}.")
@@ -102,9 +114,13 @@ def data_facts(prepared: PreparedData, count: TokenCount | None) -> str:
     if dropped:
         lines.append(f"Left out: {dropped}.")
     for source in report.sources:
-        columns = ", ".join(f"{esc(role)} from “{esc(column)}”" for role, column in source.columns.items() if role != column)
-        lines.append(f"{esc(source.title)} · licence: {esc(source.licence or 'not stated')}"
-                     + (f" · {columns}" if columns else ""))
+        columns = ", ".join(
+            f"{esc(role)} from “{esc(column)}”" for role, column in source.columns.items() if role != column
+        )
+        lines.append(
+            f"{esc(source.title)} · licence: {esc(source.licence or 'not stated')}"
+            + (f" · {columns}" if columns else "")
+        )
     lines += [esc(n) for n in report.notes[:4]]
     return '<ul class="ma-facts">' + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
@@ -112,9 +128,11 @@ def data_facts(prepared: PreparedData, count: TokenCount | None) -> str:
 def example(row: RenderedExample) -> str:
     """One example as the model reads it, what it is trained to write marked."""
     cut = chip("cut", "warn") if row.cut else ""
-    return ('<div class="ma-example"><p class="ma-legend"><span>reads</span> <mark>learns to write</mark> '
-            f'<span class="ma-dim">{row.tokens} tokens, {row.trained_tokens} trained</span> {cut}</p>'
-            f'<pre>{esc(row.prompt_text)}<mark>{esc(row.trained_text)}</mark></pre></div>')
+    return (
+        '<div class="ma-example"><p class="ma-legend"><span>reads</span> <mark>learns to write</mark> '
+        f'<span class="ma-dim">{row.tokens} tokens, {row.trained_tokens} trained</span> {cut}</p>'
+        f"<pre>{esc(row.prompt_text)}<mark>{esc(row.trained_text)}</mark></pre></div>"
+    )
 
 
 def empty(title: str, text: str) -> str:
@@ -124,23 +142,28 @@ def empty(title: str, text: str) -> str:
 
 # ── train: a run ────────────────────────────────────────────────────────────────────────────────────
 
+
 def run_progress(name: str, view: RunView, stopping: bool) -> str:
     """A run that is going on: phases, bar, figures."""
     phase = view.phase if view.phase in dict(PHASES) else "data"
     order = [p for p, _ in PHASES]
     steps = "".join(
         f'<li class="{"done" if order.index(p) < order.index(phase) else "now" if p == phase else ""}"'
-        f'{" aria-current=step" if p == phase else ""}>{label}</li>' for p, label in PHASES)
+        f"{' aria-current=step' if p == phase else ''}>{label}</li>"
+        for p, label in PHASES
+    )
     share, text = _progress(view, phase)
     if stopping:
         text = "Stopping: the step in hand is finished and saved first."
     value = f' style="width:{share:.1%}"' if share is not None else ""
     aria = f' aria-valuenow="{share * 100:.0f}"' if share is not None else ""
-    return (f'<section class="ma-card ma-run"><div class="ma-run-head"><h3>{esc(name)}</h3>'
-            f'{chip("stopping" if stopping else "running", "live")}</div><ol class="ma-steps">{steps}</ol>'
-            f'<div class="ma-bar {"" if share is not None else "busy"}" role="progressbar" aria-label="Progress of the '
-            f'training" aria-valuemin="0" aria-valuemax="100"{aria}><i{value}></i></div>'
-            f'<p class="ma-figures">{esc(text)}</p></section>')
+    return (
+        f'<section class="ma-card ma-run"><div class="ma-run-head"><h3>{esc(name)}</h3>'
+        f'{chip("stopping" if stopping else "running", "live")}</div><ol class="ma-steps">{steps}</ol>'
+        f'<div class="ma-bar {"" if share is not None else "busy"}" role="progressbar" aria-label="Progress of the '
+        f'training" aria-valuemin="0" aria-valuemax="100"{aria}><i{value}></i></div>'
+        f'<p class="ma-figures">{esc(text)}</p></section>'
+    )
 
 
 def _progress(view: RunView, phase: str) -> tuple[float | None, str]:
@@ -151,9 +174,13 @@ def _progress(view: RunView, phase: str) -> tuple[float | None, str]:
     if phase == "evaluating" and view.evaluating:
         done, total, what = view.evaluating
         return done / max(total, 1), f"Comparing base and fine-tuned on held-out questions: {what}, {done} of {total}"
-    words = {"data": "Starting and reading the dataset", "model": "Loading the base model",
-             "training": "Measuring the base before the first step",
-             "checking": "Loading the adapter again and checking it", "evaluating": "Starting the comparison"}
+    words = {
+        "data": "Starting and reading the dataset",
+        "model": "Loading the base model",
+        "training": "Measuring the base before the first step",
+        "checking": "Loading the adapter again and checking it",
+        "evaluating": "Starting the comparison",
+    }
     return None, (view.detail or words.get(phase, "Starting")).rstrip(".") + "…"
 
 
@@ -175,8 +202,12 @@ def _log_line(row: Mapping[str, Any]) -> str:
             return str(row.get("detail") or dict(PHASES).get(row.get("phase", ""), row.get("phase", "")))
         case "plan":
             return "\n          ".join(
-                [*map(str, row.get("reasons") or []), f"{row.get('total_steps')} steps of {row.get('batch_size')} × "
-                 f"{row.get('gradient_accumulation_steps')} examples"])
+                [
+                    *map(str, row.get("reasons") or []),
+                    f"{row.get('total_steps')} steps of {row.get('batch_size')} × "
+                    f"{row.get('gradient_accumulation_steps')} examples",
+                ]
+            )
         case "data":
             splits = ", ".join(f"{n:,} {k}" for k, n in (row.get("splits") or {}).items())
             return f"{splits} · {row.get('train_tokens', 0):,} tokens"
@@ -195,8 +226,10 @@ def loss_plot(view: RunView | None) -> str:
     """Training and held-out loss; the box has one size, whatever is in it. Labels are HTML, so they never shrink."""
     losses = list(view.losses) if view else []
     evals = sorted((step, loss) for step, _, loss in view.evals if loss is not None) if view else []
-    legend = ('<div class="ma-plot-key"><span class="k train">training</span><span class="k held">held-out</span>'
-              '<span class="ma-dim">loss in nats a token, lower is better</span></div>')
+    legend = (
+        '<div class="ma-plot-key"><span class="k train">training</span><span class="k held">held-out</span>'
+        '<span class="ma-dim">loss in nats a token, lower is better</span></div>'
+    )
     if view is None or not losses and not evals:
         body = '<div class="ma-plot-empty">The loss curve appears with the first step.</div>'
         return f'<figure class="ma-plot">{legend}<div class="ma-plot-box">{body}</div></figure>'
@@ -213,20 +246,28 @@ def loss_plot(view: RunView | None) -> str:
 
     grid = "".join(f'<path class="grid" d="M0 {y(t)}H1000"/>' for t in ticks)
     raw, smooth = _thin(losses), _thin(_smoothed(losses))
-    lines = "".join(f'<polyline class="{kind}" points="{" ".join(f"{x(s)},{y(v)}" for s, v in points)}"/>'
-                    for kind, points in (("raw", raw), ("train", smooth), ("held", evals)) if len(points) > 1)
+    lines = "".join(
+        f'<polyline class="{kind}" points="{" ".join(f"{x(s)},{y(v)}" for s, v in points)}"/>'
+        for kind, points in (("raw", raw), ("train", smooth), ("held", evals))
+        if len(points) > 1
+    )
     dots = "".join(f'<path class="dot" d="M{x(s)} {y(v)}h0"/>' for s, v in evals)
     y_labels = "".join(f'<span style="top:{y(t) / 3:.2f}%">{t:g}</span>' for t in ticks)
     x_labels = "".join(f'<span style="left:{share:.0%}">{round(last * share):,}</span>' for share in (0, 0.5, 1))
-    return (f'<figure class="ma-plot">{legend}<div class="ma-plot-box"><div class="ma-y">{y_labels}</div>'
-            f'<svg viewBox="0 0 1000 300" preserveAspectRatio="none" role="img" aria-label="{esc(_plot_words(losses, evals))}">'
-            f'{grid}{lines}{dots}</svg><div class="ma-x">{x_labels}</div></div>'
-            '<figcaption class="ma-dim">step</figcaption></figure>')
+    return (
+        f'<figure class="ma-plot">{legend}<div class="ma-plot-box"><div class="ma-y">{y_labels}</div>'
+        f'<svg viewBox="0 0 1000 300" preserveAspectRatio="none" role="img" aria-label="{esc(_plot_words(losses, evals))}">'
+        f'{grid}{lines}{dots}</svg><div class="ma-x">{x_labels}</div></div>'
+        '<figcaption class="ma-dim">step</figcaption></figure>'
+    )
 
 
 def _plot_words(losses: Sequence[tuple[int, float]], evals: Sequence[tuple[int, float]]) -> str:
-    parts = [f"{name} loss from {points[0][1]:.2f} to {points[-1][1]:.2f}"
-             for name, points in (("training", losses), ("held-out", evals)) if points]
+    parts = [
+        f"{name} loss from {points[0][1]:.2f} to {points[-1][1]:.2f}"
+        for name, points in (("training", losses), ("held-out", evals))
+        if points
+    ]
     return ", ".join(parts)
 
 
@@ -259,18 +300,32 @@ def run_end(run: RunInfo) -> str:
     """How a run ended: the verdict with its figures, or the reason and what to do next."""
     result, report = run.result, run.evaluation
     outcome = result.outcome if result else run.state
-    took = f"{result.steps:,} steps in {duration(result.elapsed_s)} on {result.device or 'this machine'}" if result else ""
+    took = (
+        f"{result.steps:,} steps in {duration(result.elapsed_s)} on {result.device or 'this machine'}" if result else ""
+    )
     if outcome == "finished" and report:
         metrics = report.get("metrics") or {}
         kind, mark, title = _verdict_kind(report, metrics)
         return _end_card(run.name, kind, mark, title, run.verdict, _tiles(metrics), took)
     if outcome == "finished":
-        return _end_card(run.name, "warn", "✓", "Finished, not compared",
-                         "The adapter is in place. The comparison with the base was skipped or did not finish.", "", took)
-    words = " ".join(p for p in (result.reason, result.next_step) if p) if result else \
-        "The training process is gone and left no result."
+        return _end_card(
+            run.name,
+            "warn",
+            "✓",
+            "Finished, not compared",
+            "The adapter is in place. The comparison with the base was skipped or did not finish.",
+            "",
+            took,
+        )
+    words = (
+        " ".join(p for p in (result.reason, result.next_step) if p)
+        if result
+        else "The training process is gone and left no result."
+    )
     if outcome == "stopped":
-        return _end_card(run.name, "warn", "■", "Stopped", words or "Resume it to go on from where it stopped.", "", took)
+        return _end_card(
+            run.name, "warn", "■", "Stopped", words or "Resume it to go on from where it stopped.", "", took
+        )
     return _end_card(run.name, "bad", "!", "Failed", words, "", took)
 
 
@@ -284,29 +339,49 @@ def _verdict_kind(report: Mapping[str, Any], metrics: Mapping[str, Any]) -> tupl
 
 
 def _end_card(name: str, kind: str, mark: str, title: str, text: str, tiles: str, foot: str) -> str:
-    return (f'<section class="ma-card ma-end {kind}" role="status"><div class="ma-run-head"><span class="ma-mark" '
-            f'aria-hidden="true">{mark}</span><div><h3>{esc(title)}</h3><span class="ma-dim">{esc(name)}</span></div></div>'
-            f'<p>{esc(text)}</p>{tiles}<p class="ma-dim">{esc(foot)}</p></section>')
+    return (
+        f'<section class="ma-card ma-end {kind}" role="status"><div class="ma-run-head"><span class="ma-mark" '
+        f'aria-hidden="true">{mark}</span><div><h3>{esc(title)}</h3><span class="ma-dim">{esc(name)}</span></div></div>'
+        f'<p>{esc(text)}</p>{tiles}<p class="ma-dim">{esc(foot)}</p></section>'
+    )
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:
-    tiles = [_tile("Perplexity on held-out questions", metrics.get("base_perplexity"), metrics.get("tuned_perplexity"), 1,
-                   "lower is better")]
+    tiles = [
+        _tile(
+            "Perplexity on held-out questions",
+            metrics.get("base_perplexity"),
+            metrics.get("tuned_perplexity"),
+            1,
+            "lower is better",
+        )
+    ]
     if metrics.get("answered"):
-        tiles.append(_tile("Overlap with the reference (ROUGE-L)", metrics.get("base_rouge_l"), metrics.get("tuned_rouge_l"),
-                           2, f"{metrics['answered']} written answers, higher is better"))
+        tiles.append(
+            _tile(
+                "Overlap with the reference (ROUGE-L)",
+                metrics.get("base_rouge_l"),
+                metrics.get("tuned_rouge_l"),
+                2,
+                f"{metrics['answered']} written answers, higher is better",
+            )
+        )
     won, tied, lost = (int(metrics.get(k) or 0) for k in ("won", "tied", "lost"))
     total = max(won + tied + lost, 1)
-    tiles.append('<div class="ma-tile"><span>Questions</span>'
-                 f'<b>{won} won · {tied} tied · {lost} lost</b><div class="ma-split" aria-hidden="true">'
-                 f'<i class="won" style="width:{won / total:.1%}"></i><i class="tied" style="width:{tied / total:.1%}"></i>'
-                 f'<i class="lost" style="width:{lost / total:.1%}"></i></div></div>')
+    tiles.append(
+        '<div class="ma-tile"><span>Questions</span>'
+        f'<b>{won} won · {tied} tied · {lost} lost</b><div class="ma-split" aria-hidden="true">'
+        f'<i class="won" style="width:{won / total:.1%}"></i><i class="tied" style="width:{tied / total:.1%}"></i>'
+        f'<i class="lost" style="width:{lost / total:.1%}"></i></div></div>'
+    )
     return f'<div class="ma-tiles">{"".join(tiles)}</div>'
 
 
 def _tile(label: str, base: Any, tuned: Any, digits: int, hint: str) -> str:
-    return (f'<div class="ma-tile"><span>{esc(label)}</span><b>{number(base, digits)} → {number(tuned, digits)}</b>'
-            f'<small class="ma-dim">{esc(hint)}</small></div>')
+    return (
+        f'<div class="ma-tile"><span>{esc(label)}</span><b>{number(base, digits)} → {number(tuned, digits)}</b>'
+        f'<small class="ma-dim">{esc(hint)}</small></div>'
+    )
 
 
 _STATES = {"finished": "good", "running": "live", "failed": "bad", "interrupted": "bad", "stopped": "warn"}
@@ -317,8 +392,10 @@ def history(runs: Iterable[RunInfo]) -> str:
     rows = "".join(_history_row(run) for run in runs)
     if not rows:
         return empty("No runs yet", "Every training is listed here, with its settings and what came of it.")
-    heads = "".join(f"<th>{h}</th>" for h in ("Run", "State", "Base · data", "Learning rate · epochs · batch",
-                                              "Perplexity", "Time · device"))
+    heads = "".join(
+        f"<th>{h}</th>"
+        for h in ("Run", "State", "Base · data", "Learning rate · epochs · batch", "Perplexity", "Time · device")
+    )
     return f'<div class="ma-table"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
@@ -328,16 +405,23 @@ def _history_row(run: RunInfo) -> str:
     settings = "–"
     if config is not None:
         batch = (result.metrics.get("batch_size") if result else None) or config.train.per_device_train_batch_size
-        settings = (f"{config.train.learning_rate:g} · {config.train.num_train_epochs:g} · {batch} × "
-                    f"{config.train.gradient_accumulation_steps}")
+        settings = (
+            f"{config.train.learning_rate:g} · {config.train.num_train_epochs:g} · {batch} × "
+            f"{config.train.gradient_accumulation_steps}"
+        )
     data = " + ".join(d.id.replace("\\", "/").rsplit("/", 1)[-1] for d in config.datasets) if config else "–"
     figures = "–"
     if metrics.get("items"):
         figures = f"{number(metrics.get('base_perplexity'), 1)} → {number(metrics.get('tuned_perplexity'), 1)}"
     took = f"{duration(result.elapsed_s)} · {result.device}".rstrip(" ·") if result and result.elapsed_s else "–"
-    cells = (("Run", esc(run.name)), ("State", chip(run.state, _STATES.get(run.state, ""))),
-             ("Base · data", esc(f"{run.base or '–'} · {data}")), ("Learning rate · epochs · batch", esc(settings)),
-             ("Perplexity", esc(figures)), ("Time · device", esc(took)))
+    cells = (
+        ("Run", esc(run.name)),
+        ("State", chip(run.state, _STATES.get(run.state, ""))),
+        ("Base · data", esc(f"{run.base or '–'} · {data}")),
+        ("Learning rate · epochs · batch", esc(settings)),
+        ("Perplexity", esc(figures)),
+        ("Time · device", esc(took)),
+    )
     return "<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells) + "</tr>"
 
 
@@ -363,46 +447,64 @@ def marked(text: str, words: frozenset[str]) -> str:
     parts, at = [], 0
     for match in _WORD.finditer(text):
         if match.group().lower() in words:
-            parts += [esc(text[at:match.start()]), f"<mark>{esc(match.group())}</mark>"]
+            parts += [esc(text[at : match.start()]), f"<mark>{esc(match.group())}</mark>"]
             at = match.end()
     return "".join([*parts, esc(text[at:])])
 
 
-def answer_card(title: str, answer: Answer | None, *, reference: str | None = None, writing: bool = False,
-                tuned: bool = False) -> str:
+def answer_card(
+    title: str, answer: Answer | None, *, reference: str | None = None, writing: bool = False, tuned: bool = False
+) -> str:
     """One model's answer; words that it shares with the reference are marked."""
     kind = "tuned" if tuned else "base"
     if answer is None:
         body, foot = '<span class="ma-dim">The answer appears here.</span>', ""
     else:
         shared = content_words(reference) if reference else frozenset()
-        text = marked(answer.text, shared) if answer.text else "" if writing else \
-            '<span class="ma-dim">The model gave no answer.</span>'
+        text = (
+            marked(answer.text, shared)
+            if answer.text
+            else ""
+            if writing
+            else '<span class="ma-dim">The model gave no answer.</span>'
+        )
         body = text + (TYPING if writing and not answer.ended else "")
-        foot = f"{answer.tokens} tokens · {answer.elapsed_s:.1f} s" if answer.tokens else "waiting for the model" if writing else ""
+        foot = (
+            f"{answer.tokens} tokens · {answer.elapsed_s:.1f} s"
+            if answer.tokens
+            else "waiting for the model"
+            if writing
+            else ""
+        )
         if not writing and shared:
             foot += f" · {len(shared & content_words(answer.text))} of {len(shared)} words of the reference"
-    return (f'<article class="ma-card ma-answer {kind}"><h3>{esc(title)}</h3><div class="ma-answer-text">{body}</div>'
-            f'<footer class="ma-dim">{esc(foot)}</footer></article>')
+    return (
+        f'<article class="ma-card ma-answer {kind}"><h3>{esc(title)}</h3><div class="ma-answer-text">{body}</div>'
+        f'<footer class="ma-dim">{esc(foot)}</footer></article>'
+    )
 
 
 def reference_card(text: str | None) -> str:
     """The known answer of a held-out question."""
     if not text:
         return ""
-    return (f'<article class="ma-card ma-reference"><h3>Reference answer</h3><div class="ma-answer-text">{esc(text)}</div>'
-            '<footer class="ma-dim">Words that an answer shares with it are <mark>marked</mark>.</footer></article>')
+    return (
+        f'<article class="ma-card ma-reference"><h3>Reference answer</h3><div class="ma-answer-text">{esc(text)}</div>'
+        '<footer class="ma-dim">Words that an answer shares with it are <mark>marked</mark>.</footer></article>'
+    )
 
 
 def emergency(escalation: Escalation) -> str:
     """What to do now: unlike any other answer, told to screen readers at once. One line, so that Markdown keeps it."""
     actions = "".join(f"<li>{esc(a)}</li>" for a in escalation.actions)
     numbers = "".join(_phone(label, digits) for label, digits in escalation.numbers)
-    return ('<div class="ma-emergency" role="alert" aria-live="assertive">'
-            f'<p class="ma-em-kicker">Emergency</p><h3>{esc(escalation.title)}</h3><ol>{actions}</ol>'
-            f'<div class="ma-numbers">{numbers}</div>'
-            "<p class=\"ma-em-foot\">An automatic first-aid reply to words in the message. It is not a diagnosis, and no "
-            "model wrote it.</p></div>")
+    return (
+        '<div class="ma-emergency" role="alert" aria-live="assertive">'
+        f'<p class="ma-em-kicker">Emergency</p><h3>{esc(escalation.title)}</h3><ol>{actions}</ol>'
+        f'<div class="ma-numbers">{numbers}</div>'
+        '<p class="ma-em-foot">An automatic first-aid reply to words in the message. It is not a diagnosis, and no '
+        "model wrote it.</p></div>"
+    )
 
 
 def _phone(label: str, text: str) -> str:
@@ -418,8 +520,12 @@ def quiet_reply(text: str) -> str:
     return f'<div class="ma-quiet">{esc(text)}</div>'
 
 
-_ROUTES = {"answer": ("In scope", "good"), "greeting": ("A greeting", ""), "emergency": ("Red flag", "bad"),
-           "out_of_scope": ("Out of scope", "")}
+_ROUTES = {
+    "answer": ("In scope", "good"),
+    "greeting": ("A greeting", ""),
+    "emergency": ("Red flag", "bad"),
+    "out_of_scope": ("Out of scope", ""),
+}
 
 
 def gate_state(decision: GateDecision | None) -> str:
@@ -427,14 +533,22 @@ def gate_state(decision: GateDecision | None) -> str:
     if decision is None:
         return '<div class="ma-gate ma-dim">The gate lets medical questions through. Its decision shows here.</div>'
     title, kind = _ROUTES.get(decision.route, (decision.route, ""))
-    terms = "".join(f'<tr><td>{esc(_part(t, 0, "term"))}</td><td>{float(_part(t, 1, "weight")):+.2f}</td>'
-                    f'<td>{esc(_part(t, 2, "cls"))}</td></tr>' for t in decision.matched_terms[:20])
-    table = f"<table><thead><tr><th>term</th><th>weight</th><th>kind</th></tr></thead><tbody>{terms}</tbody></table>" \
-        if terms else "<p>No medical term was found.</p>"
+    terms = "".join(
+        f"<tr><td>{esc(_part(t, 0, 'term'))}</td><td>{float(_part(t, 1, 'weight')):+.2f}</td>"
+        f"<td>{esc(_part(t, 2, 'cls'))}</td></tr>"
+        for t in decision.matched_terms[:20]
+    )
+    table = (
+        f"<table><thead><tr><th>term</th><th>weight</th><th>kind</th></tr></thead><tbody>{terms}</tbody></table>"
+        if terms
+        else "<p>No medical term was found.</p>"
+    )
     names = ", ".join(str(_part(t, 0, "term")) for t in decision.matched_terms[:3])
     hint = f'<span class="ma-dim">{esc(names)}</span>' if names else ""
-    return (f'<details class="ma-gate"><summary>{chip(title, kind)} {hint}<span class="ma-why">why?</span></summary>'
-            f"<p>{esc(_sentence(decision.reason))} Score {decision.score:+.2f}, needed {decision.threshold:+.2f}.</p>{table}</details>")
+    return (
+        f'<details class="ma-gate"><summary>{chip(title, kind)} {hint}<span class="ma-why">why?</span></summary>'
+        f"<p>{esc(_sentence(decision.reason))} Score {decision.score:+.2f}, needed {decision.threshold:+.2f}.</p>{table}</details>"
+    )
 
 
 def _sentence(text: str) -> str:
@@ -449,8 +563,10 @@ def _part(term: Any, place: int, name: str) -> Any:
 
 def closed_train() -> str:
     """The Train tab of a public Space."""
-    return ('<section class="ma-card ma-closed"><h3>Training is closed on this public Space</h3>'
-            "<p>Compare and Chat are open to everyone. To train a model of your own:</p><ul>"
-            "<li>duplicate this Space and set its variable <code>MEDASSIST_OPEN</code> to <code>1</code>, or</li>"
-            "<li>clone the project and run <code>python app.py</code>: it needs no account, no GPU and no network.</li>"
-            "</ul></section>")
+    return (
+        '<section class="ma-card ma-closed"><h3>Training is closed on this public Space</h3>'
+        "<p>Compare and Chat are open to everyone. To train a model of your own:</p><ul>"
+        "<li>duplicate this Space and set its variable <code>MEDASSIST_OPEN</code> to <code>1</code>, or</li>"
+        "<li>clone the project and run <code>python app.py</code>: it needs no account, no GPU and no network.</li>"
+        "</ul></section>"
+    )

@@ -12,65 +12,137 @@ from typing import Any
 import gradio as gr
 
 _TEAL = gr.themes.Color(
-    name="teal", c50="#effaf8", c100="#d3f1ec", c200="#a7e3da", c300="#6fcdc1", c400="#34b1a3", c500="#149488",
-    c600="#0d7d73", c700="#0f6b63", c800="#11564f", c900="#124742", c950="#04302d")
+    name="teal",
+    c50="#effaf8",
+    c100="#d3f1ec",
+    c200="#a7e3da",
+    c300="#6fcdc1",
+    c400="#34b1a3",
+    c500="#149488",
+    c600="#0d7d73",
+    c700="#0f6b63",
+    c800="#11564f",
+    c900="#124742",
+    c950="#04302d",
+)
 _SLATE = gr.themes.Color(
-    name="slate", c50="#f5f8f8", c100="#edf1f1", c200="#dce4e3", c300="#c2cdcc", c400="#8b9a99", c500="#5d6d6c",
-    c600="#485756", c700="#33413f", c800="#1e2a29", c900="#141d1c", c950="#0d1414")
+    name="slate",
+    c50="#f5f8f8",
+    c100="#edf1f1",
+    c200="#dce4e3",
+    c300="#c2cdcc",
+    c400="#8b9a99",
+    c500="#5d6d6c",
+    c600="#485756",
+    c700="#33413f",
+    c800="#1e2a29",
+    c900="#141d1c",
+    c950="#0d1414",
+)
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Helvetica Neue", "Arial", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace"]
 
 
 def build_theme() -> gr.themes.Base:
     """The theme, light and dark."""
-    theme = gr.themes.Base(primary_hue=_TEAL, secondary_hue=_TEAL, neutral_hue=_SLATE, font=_SANS, font_mono=_MONO,
-                           text_size=gr.themes.sizes.text_lg, radius_size=gr.themes.sizes.radius_lg,
-                           spacing_size=gr.themes.sizes.spacing_md)
+    theme = gr.themes.Base(
+        primary_hue=_TEAL,
+        secondary_hue=_TEAL,
+        neutral_hue=_SLATE,
+        font=_SANS,
+        font_mono=_MONO,
+        text_size=gr.themes.sizes.text_lg,
+        radius_size=gr.themes.sizes.radius_lg,
+        spacing_size=gr.themes.sizes.spacing_md,
+    )
     return theme.set(
-        body_background_fill="*neutral_50", body_background_fill_dark="*neutral_950",
-        body_text_color="#17211f", body_text_color_dark="#e6eeec",
-        body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="#9fb0ad",
-        background_fill_primary="white", background_fill_primary_dark="*neutral_900",
-        background_fill_secondary="*neutral_50", background_fill_secondary_dark="*neutral_950",
-        block_background_fill="white", block_background_fill_dark="*neutral_900",
-        block_border_color="*neutral_200", block_border_color_dark="#293635",
-        block_shadow="none", block_shadow_dark="none",
-        block_label_text_color="*neutral_600", block_label_text_color_dark="#b7c5c2",
-        block_title_text_color="#17211f", block_title_text_color_dark="#e6eeec",
-        block_title_text_weight="600", block_title_text_size="*text_sm", block_info_text_size="*text_sm",
-        block_info_text_color="*neutral_500", block_info_text_color_dark="#9fb0ad",
-        border_color_primary="*neutral_200", border_color_primary_dark="#293635",
-        border_color_accent="*primary_600", border_color_accent_dark="*primary_400",
-        input_background_fill="white", input_background_fill_dark="#101817",
-        input_border_color="*neutral_300", input_border_color_dark="#35433f",
-        input_border_color_focus="*primary_600", input_border_color_focus_dark="*primary_400",
-        input_placeholder_color="*neutral_500", input_placeholder_color_dark="#8b9c99",
-        button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_600",
-        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_700",
-        button_primary_text_color="white", button_primary_text_color_dark="white",
-        button_secondary_background_fill="white", button_secondary_background_fill_dark="#1b2726",
-        button_secondary_background_fill_hover="*neutral_100", button_secondary_background_fill_hover_dark="#243231",
-        button_secondary_border_color="*neutral_300", button_secondary_border_color_dark="#35433f",
-        button_border_width="1px", button_border_width_dark="1px", input_border_width="1px", input_border_width_dark="1px",
-        button_primary_border_color="*primary_700", button_primary_border_color_dark="*primary_600",
-        button_large_text_size="*text_md", button_large_padding="10px 22px", button_medium_padding="9px 18px",
-        button_large_text_weight="600", button_medium_text_weight="500", button_small_text_weight="500",
-        link_text_color="*primary_700", link_text_color_dark="*primary_300",
-        color_accent_soft="*primary_50", color_accent_soft_dark="#123430",
-        checkbox_label_background_fill_selected="*primary_50", checkbox_label_background_fill_selected_dark="#123430",
-        checkbox_label_border_color_selected="*primary_600", checkbox_label_border_color_selected_dark="*primary_400",
-        checkbox_label_text_color_selected="*primary_800", checkbox_label_text_color_selected_dark="*primary_200",
-        checkbox_background_color_selected="*primary_600", checkbox_background_color_selected_dark="*primary_500",
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        body_text_color="#17211f",
+        body_text_color_dark="#e6eeec",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="#9fb0ad",
+        background_fill_primary="white",
+        background_fill_primary_dark="*neutral_900",
+        background_fill_secondary="*neutral_50",
+        background_fill_secondary_dark="*neutral_950",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_color="*neutral_200",
+        block_border_color_dark="#293635",
+        block_shadow="none",
+        block_shadow_dark="none",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="#b7c5c2",
+        block_title_text_color="#17211f",
+        block_title_text_color_dark="#e6eeec",
+        block_title_text_weight="600",
+        block_title_text_size="*text_sm",
+        block_info_text_size="*text_sm",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="#9fb0ad",
+        border_color_primary="*neutral_200",
+        border_color_primary_dark="#293635",
+        border_color_accent="*primary_600",
+        border_color_accent_dark="*primary_400",
+        input_background_fill="white",
+        input_background_fill_dark="#101817",
+        input_border_color="*neutral_300",
+        input_border_color_dark="#35433f",
+        input_border_color_focus="*primary_600",
+        input_border_color_focus_dark="*primary_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="#8b9c99",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        button_secondary_background_fill="white",
+        button_secondary_background_fill_dark="#1b2726",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_background_fill_hover_dark="#243231",
+        button_secondary_border_color="*neutral_300",
+        button_secondary_border_color_dark="#35433f",
+        button_border_width="1px",
+        button_border_width_dark="1px",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        button_primary_border_color="*primary_700",
+        button_primary_border_color_dark="*primary_600",
+        button_large_text_size="*text_md",
+        button_large_padding="10px 22px",
+        button_medium_padding="9px 18px",
+        button_large_text_weight="600",
+        button_medium_text_weight="500",
+        button_small_text_weight="500",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+        color_accent_soft="*primary_50",
+        color_accent_soft_dark="#123430",
+        checkbox_label_background_fill_selected="*primary_50",
+        checkbox_label_background_fill_selected_dark="#123430",
+        checkbox_label_border_color_selected="*primary_600",
+        checkbox_label_border_color_selected_dark="*primary_400",
+        checkbox_label_text_color_selected="*primary_800",
+        checkbox_label_text_color_selected_dark="*primary_200",
+        checkbox_background_color_selected="*primary_600",
+        checkbox_background_color_selected_dark="*primary_500",
         chatbot_text_size="*text_md",
-        slider_color="*primary_600", slider_color_dark="*primary_400")
+        slider_color="*primary_600",
+        slider_color_dark="*primary_400",
+    )
 
 
 # The page, its requests and its media come from this server alone. Gradio's own bundle needs inline styles and
 # scripts, and data: and blob: for images and workers. Who may frame the page is the Space's business.
-CONTENT_POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-                  "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-                  "connect-src 'self' blob: data:; media-src 'self' blob: data:; worker-src 'self' blob:; "
-                  "object-src 'none'; base-uri 'self'; form-action 'self'")
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' blob: data:; media-src 'self' blob: data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
 
 
 class PolicyMiddleware:
@@ -86,9 +158,15 @@ class PolicyMiddleware:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [
-                    *message["headers"], (b"content-security-policy", CONTENT_POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"), (b"x-content-type-options", b"nosniff")]}
+                message = {
+                    **message,
+                    "headers": [
+                        *message["headers"],
+                        (b"content-security-policy", CONTENT_POLICY.encode()),
+                        (b"referrer-policy", b"no-referrer"),
+                        (b"x-content-type-options", b"nosniff"),
+                    ],
+                }
             await send(message)
 
         await self.app(scope, receive, with_headers)

@@ -42,8 +42,10 @@ class TrainTab:
 
 # ── handlers: the form ──────────────────────────────────────────────────────────────────────────────
 
-def describe(services: Services, recipe: str, under: dict, tokens: dict, base: str, dataset: str, more: str,
-             *values: Any) -> tuple:
+
+def describe(
+    services: Services, recipe: str, under: dict, tokens: dict, base: str, dataset: str, more: str, *values: Any
+) -> tuple:
     """What the form amounts to: the presets' times, the label over the settings, command, file, problems."""
     try:
         config = forms.config_from_form(under, base, dataset, more, values)
@@ -53,8 +55,13 @@ def describe(services: Services, recipe: str, under: dict, tokens: dict, base: s
     known = catalog.get_recipe(recipe).name if recipe and recipe != forms.RECOMMENDED else None
     choices, info = _preset_choices(config, tokens, services.root)
     radio = gr.update(choices=choices, value=forms.preset_of(config), info=info)
-    return radio, gr.update(label=forms.summary(config)), forms.command_line(config, known), to_yaml(config), \
-        _advice(config)
+    return (
+        radio,
+        gr.update(label=forms.summary(config)),
+        forms.command_line(config, known),
+        to_yaml(config),
+        _advice(config),
+    )
 
 
 def _advice(config: RunConfig) -> str:
@@ -62,11 +69,14 @@ def _advice(config: RunConfig) -> str:
     if entry is None:
         return ""
     if entry.gated:
-        return render.note(f"{entry.title} is gated: accept its licence on the Hub and set HF_TOKEN first. "
-                           f"It needs about {entry.memory_4bit_gb:g} GB in 4-bit, {entry.memory_bf16_gb:g} GB in bf16.")
+        return render.note(
+            f"{entry.title} is gated: accept its licence on the Hub and set HF_TOKEN first. "
+            f"It needs about {entry.memory_4bit_gb:g} GB in 4-bit, {entry.memory_bf16_gb:g} GB in bf16."
+        )
     if entry.memory_bf16_gb > 8:
-        return render.note(f"{entry.title} needs about {entry.memory_4bit_gb:g} GB in 4-bit, "
-                           f"{entry.memory_bf16_gb:g} GB in bf16.")
+        return render.note(
+            f"{entry.title} needs about {entry.memory_4bit_gb:g} GB in 4-bit, {entry.memory_bf16_gb:g} GB in bf16."
+        )
     return ""
 
 
@@ -142,8 +152,9 @@ def take_upload(services: Services, path: str | None) -> Any:
     return gr.update(choices=_dataset_choices(services.root), value=str(kept))
 
 
-def show_preview(services: Services, fetch: bool, number: int, under: dict, base: str, dataset: str, more: str,
-                 *values: Any) -> Iterator[tuple]:
+def show_preview(
+    services: Services, fetch: bool, number: int, under: dict, base: str, dataset: str, more: str, *values: Any
+) -> Iterator[tuple]:
     """Facts about the dataset, then one example as it is trained on.
 
     Outputs: facts, example, number, count, tokens, fetch button.
@@ -161,8 +172,14 @@ def show_preview(services: Services, fetch: bool, number: int, under: dict, base
     try:
         prepared = services.prepared.get(config)
         if not fetch and not forms.has_local_base(config):
-            yield render.data_facts(prepared, None), render.note("One example as the model reads it needs the base model's "
-                                                                 "tokenizer from the Hub."), 1, "", {}, gr.update(visible=True)
+            yield (
+                render.data_facts(prepared, None),
+                render.note("One example as the model reads it needs the base model's tokenizer from the Hub."),
+                1,
+                "",
+                {},
+                gr.update(visible=True),
+            )
             return
         yield render.data_facts(prepared, None), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         yield _example(config, prepared, number)
@@ -178,16 +195,25 @@ def _example(config: RunConfig, prepared: PreparedData, number: int) -> tuple:
     number = (int(number) - 1) % max(total, 1) + 1
     rows = preview.preview_examples(config, prepared, 1, number - 1)
     shown = render.example(rows[0]) if rows else render.note("This example is too long to leave room for an answer.")
-    return render.data_facts(prepared, count), shown, number, f"{number:,} of {total:,}", {"tokens": count.tokens}, \
-        gr.update(visible=False)
+    return (
+        render.data_facts(prepared, count),
+        shown,
+        number,
+        f"{number:,} of {total:,}",
+        {"tokens": count.tokens},
+        gr.update(visible=False),
+    )
 
 
 def _not_fetched(config: RunConfig) -> str:
     lines = []
     for dataset in config.datasets:
         entry = catalog.find_dataset(dataset.id)
-        lines.append(f"{entry.title}: {entry.rows or 0:,} rows, licence {entry.license}. {entry.note}" if entry
-                     else f"{dataset.id}: from the Hugging Face Hub.")
+        lines.append(
+            f"{entry.title}: {entry.rows or 0:,} rows, licence {entry.license}. {entry.note}"
+            if entry
+            else f"{dataset.id}: from the Hugging Face Hub."
+        )
     return "".join(render.note(line) for line in lines)
 
 
@@ -200,6 +226,7 @@ def previous_number(number: int) -> int:
 
 
 # ── handlers: a run ─────────────────────────────────────────────────────────────────────────────────
+
 
 def start_training(services: Services, under: dict, base: str, dataset: str, more: str, *values: Any) -> tuple:
     """Starts a run in a process of its own and shows it. Outputs: watch, panel."""
@@ -238,8 +265,12 @@ def _name(watch: dict | None) -> str:
 def open_page(services: Services) -> tuple:
     """A page that opens or reloads: the run that is going on, or the one that has just ended."""
     name = jobs.running(services.root) or _recent(services.root)
-    return {"run": name} if name else {}, *_panel(services, name), *_history(services), \
-        gr.update(choices=_dataset_choices(services.root))
+    return (
+        {"run": name} if name else {},
+        *_panel(services, name),
+        *_history(services),
+        gr.update(choices=_dataset_choices(services.root)),
+    )
 
 
 def _recent(root: Path) -> str | None:
@@ -305,11 +336,18 @@ def _panel(services: Services, name: str | None) -> tuple:
     usable = not running and run.state == "finished"
     resumable = not running and run.state in ("stopped", "failed", "interrupted")
     start = gr.update(value="A training is running", interactive=False) if running else free
-    return (gr.update(visible=True), status, render.loss_plot(watched.view),
-            render.log_text(watched.rows, _tail(run.path / "train.log")),
-            gr.update(visible=running, interactive=not stopping, value="Stopping…" if stopping else "Stop and save"),
-            gr.update(visible=resumable), gr.update(visible=usable), gr.update(visible=usable),
-            gr.update(visible=not running), start)
+    return (
+        gr.update(visible=True),
+        status,
+        render.loss_plot(watched.view),
+        render.log_text(watched.rows, _tail(run.path / "train.log")),
+        gr.update(visible=running, interactive=not stopping, value="Stopping…" if stopping else "Stop and save"),
+        gr.update(visible=resumable),
+        gr.update(visible=usable),
+        gr.update(visible=usable),
+        gr.update(visible=not running),
+        start,
+    )
 
 
 def _tail(path: Path) -> str:
@@ -323,6 +361,7 @@ def _tail(path: Path) -> str:
 
 
 # ── handlers: earlier runs ──────────────────────────────────────────────────────────────────────────
+
 
 def _history(services: Services) -> tuple:
     """Outputs: table, run to act on."""
@@ -362,8 +401,9 @@ def use_settings(services: Services, name: str | None) -> list:
 
 def ask_delete(services: Services, name: str | None) -> tuple:
     """Asks once more. Outputs: the question's row, its text."""
-    return gr.update(visible=True), render.note(f"Delete {_chosen(name)} with its adapter, log and figures? "
-                                                "This cannot be undone.", "bad")
+    return gr.update(visible=True), render.note(
+        f"Delete {_chosen(name)} with its adapter, log and figures? This cannot be undone.", "bad"
+    )
 
 
 def delete_chosen(services: Services, name: str | None, watch: dict) -> tuple:
@@ -374,8 +414,13 @@ def delete_chosen(services: Services, name: str | None, watch: dict) -> tuple:
     if (watch or {}).get("run") == gone:
         watch = {}
     table, names = _history(services)
-    return gr.update(visible=False), watch, *_panel(services, (watch or {}).get("run")), table, \
-        gr.update(choices=names["choices"], value=None)
+    return (
+        gr.update(visible=False),
+        watch,
+        *_panel(services, (watch or {}).get("run")),
+        table,
+        gr.update(choices=names["choices"], value=None),
+    )
 
 
 def keep_chosen() -> Any:
@@ -389,6 +434,7 @@ def _chosen(name: str | None) -> str:
 
 
 # ── layout ──────────────────────────────────────────────────────────────────────────────────────────
+
 
 def _base_choices() -> list[tuple[str, str]]:
     choices = []
@@ -424,8 +470,15 @@ def build_train_tab(services: Services) -> TrainTab | None:
     _wire_run(services, form, panel, past, watch)
     load_outputs = [watch, *panel.values(), form["start"], *past["outputs"], form["dataset"]]
     _wire_history(services, form, panel, past, watch)
-    return TrainTab(panel["compare"], panel["chat"], watch, bind(open_page, services), load_outputs, form["look"],
-                    form["describing"])
+    return TrainTab(
+        panel["compare"],
+        panel["chat"],
+        watch,
+        bind(open_page, services),
+        load_outputs,
+        form["look"],
+        form["describing"],
+    )
 
 
 def _build_panel() -> dict[str, Any]:
@@ -439,21 +492,52 @@ def _build_panel() -> dict[str, Any]:
             close = gr.Button("Close", visible=False, elem_id="close-run", size="md")
         plot = gr.HTML(elem_id="run-plot")
         with gr.Accordion("Log", open=False):
-            log = gr.Textbox(show_label=False, lines=10, max_lines=10, interactive=False, elem_id="ma-log", container=False,
-                             placeholder="What the run decides and does is listed here.")
-    return {"box": box, "status": status, "plot": plot, "log": log, "stop": stop, "resume": resume,
-            "compare": compare, "chat": chat, "close": close}
+            log = gr.Textbox(
+                show_label=False,
+                lines=10,
+                max_lines=10,
+                interactive=False,
+                elem_id="ma-log",
+                container=False,
+                placeholder="What the run decides and does is listed here.",
+            )
+    return {
+        "box": box,
+        "status": status,
+        "plot": plot,
+        "log": log,
+        "stop": stop,
+        "resume": resume,
+        "compare": compare,
+        "chat": chat,
+        "close": close,
+    }
 
 
 def _build_form(services: Services, config: RunConfig) -> dict[str, Any]:
-    gr.HTML('<p class="ma-lead"><b>Teach a small language model medicine.</b> The choices are made: press Start, '
-            "or change them.</p>")
-    base = gr.Dropdown(_base_choices(), value="mini", allow_custom_value=True, label="Base model", elem_id="base",
-                       info="From the list, a Hub id (owner/name) or a local folder.")
-    dataset = gr.Dropdown(_dataset_choices(services.root), value="starter", allow_custom_value=True, label="Dataset",
-                          elem_id="dataset", info="From the list, a Hub id, or the path of a local file.")
-    upload = gr.UploadButton("Upload a dataset: CSV, TSV, JSON, JSONL", file_types=list(uploads.SUFFIXES), size="md",
-                             elem_id="upload")
+    gr.HTML(
+        '<p class="ma-lead"><b>Teach a small language model medicine.</b> The choices are made: press Start, '
+        "or change them.</p>"
+    )
+    base = gr.Dropdown(
+        _base_choices(),
+        value="mini",
+        allow_custom_value=True,
+        label="Base model",
+        elem_id="base",
+        info="From the list, a Hub id (owner/name) or a local folder.",
+    )
+    dataset = gr.Dropdown(
+        _dataset_choices(services.root),
+        value="starter",
+        allow_custom_value=True,
+        label="Dataset",
+        elem_id="dataset",
+        info="From the list, a Hub id, or the path of a local file.",
+    )
+    upload = gr.UploadButton(
+        "Upload a dataset: CSV, TSV, JSON, JSONL", file_types=list(uploads.SUFFIXES), size="md", elem_id="upload"
+    )
     choices, info = _preset_choices(config, {}, services.root)
     preset = gr.Radio(choices, value=forms.preset_of(config), label="How long", info=info, elem_id="preset")
     problems = gr.HTML(elem_id="problems")
@@ -464,12 +548,20 @@ def _build_form(services: Services, config: RunConfig) -> dict[str, Any]:
 def _build_settings(config: RunConfig) -> dict[str, Any]:
     """Everything else, folded away under its values."""
     with gr.Accordion(forms.summary(config), open=False, elem_id="settings") as folded, gr.Row():
-        recipe = gr.Dropdown([("Recommended for the base model", forms.RECOMMENDED),
-                              *[(f"{r.title} ({r.name})", r.name) for r in catalog.list_recipes()]],
-                             value=forms.RECOMMENDED, label="Recipe", info="A recipe fills the whole form.", elem_id="recipe",
-                             min_width=260)
-        more = gr.Textbox(label="More datasets", info="One a line, to train on several at once.", max_lines=4,
-                          min_width=260)
+        recipe = gr.Dropdown(
+            [
+                ("Recommended for the base model", forms.RECOMMENDED),
+                *[(f"{r.title} ({r.name})", r.name) for r in catalog.list_recipes()],
+            ],
+            value=forms.RECOMMENDED,
+            label="Recipe",
+            info="A recipe fills the whole form.",
+            elem_id="recipe",
+            min_width=260,
+        )
+        more = gr.Textbox(
+            label="More datasets", info="One a line, to train on several at once.", max_lines=4, min_width=260
+        )
     widgets = []
     tree = config.model_dump()
     with folded, gr.Tabs():
@@ -481,7 +573,9 @@ def _build_settings(config: RunConfig) -> dict[str, Any]:
 
 def _build_preview() -> dict[str, Any]:
     gr.HTML('<p class="ma-sub">What it will learn from</p>')
-    facts = gr.HTML(render.empty("Reading the dataset", "Its rows, licence and one example appear here."), elem_id="facts")
+    facts = gr.HTML(
+        render.empty("Reading the dataset", "Its rows, licence and one example appear here."), elem_id="facts"
+    )
     fetch = gr.Button("Fetch it and look", visible=False, size="md", elem_id="fetch")
     example = gr.HTML(elem_id="example")
     number = gr.State(1)
@@ -489,16 +583,42 @@ def _build_preview() -> dict[str, Any]:
         before = gr.Button("‹", size="md", elem_id="example-before")
         count = gr.Markdown(elem_classes="ma-count")
         after = gr.Button("›", size="md", elem_id="example-after")
-    return {"facts": facts, "fetch": fetch, "example": example, "number": number, "before": before, "count": count,
-            "after": after}
+    return {
+        "facts": facts,
+        "fetch": fetch,
+        "example": example,
+        "number": number,
+        "before": before,
+        "count": count,
+        "after": after,
+    }
 
 
 def _build_same_thing(config: RunConfig) -> dict[str, Any]:
     with gr.Accordion("The same run on the command line, or as a file", open=False):
-        command = gr.Code(forms.command_line(config), language="shell", label="Command", interactive=False, lines=1,
-                          wrap_lines=True, show_line_numbers=False, buttons=["copy"], elem_id="command", elem_classes="ma-code")
-        text = gr.Code(to_yaml(config), language="yaml", label="run.yaml, for train --config", interactive=False, lines=8,
-                       max_lines=16, show_line_numbers=False, buttons=["copy", "download"], elem_classes="ma-code")
+        command = gr.Code(
+            forms.command_line(config),
+            language="shell",
+            label="Command",
+            interactive=False,
+            lines=1,
+            wrap_lines=True,
+            show_line_numbers=False,
+            buttons=["copy"],
+            elem_id="command",
+            elem_classes="ma-code",
+        )
+        text = gr.Code(
+            to_yaml(config),
+            language="yaml",
+            label="run.yaml, for train --config",
+            interactive=False,
+            lines=8,
+            max_lines=16,
+            show_line_numbers=False,
+            buttons=["copy", "download"],
+            elem_classes="ma-code",
+        )
     return {"command": command, "yaml": text}
 
 
@@ -506,7 +626,9 @@ def _build_history() -> dict[str, Any]:
     with gr.Accordion("Earlier runs", open=False, elem_id="history"):
         table = gr.HTML()
         with gr.Row(elem_classes="ma-tools"):
-            chosen = gr.Dropdown([], value=None, label="Choose a run of the table", elem_id="chosen-run", scale=3, min_width=260)
+            chosen = gr.Dropdown(
+                [], value=None, label="Choose a run of the table", elem_id="chosen-run", scale=3, min_width=260
+            )
             show = gr.Button("Show", size="md", min_width=90)
             resume = gr.Button("Resume", size="md", min_width=90)
             use = gr.Button("Use its settings", size="md", min_width=140)
@@ -515,8 +637,19 @@ def _build_history() -> dict[str, Any]:
             question = gr.HTML()
             yes = gr.Button("Delete for good", variant="stop", size="md", min_width=140, elem_id="delete-yes")
             no = gr.Button("Keep it", size="md", min_width=110)
-    return {"table": table, "chosen": chosen, "show": show, "resume": resume, "use": use, "delete": delete, "sure": sure,
-            "question": question, "yes": yes, "no": no, "outputs": [table, chosen]}
+    return {
+        "table": table,
+        "chosen": chosen,
+        "show": show,
+        "resume": resume,
+        "use": use,
+        "delete": delete,
+        "sure": sure,
+        "question": question,
+        "yes": yes,
+        "no": no,
+        "outputs": [table, chosen],
+    }
 
 
 # Handlers that only read: no queue in front of them, nothing drawn over the page while they run.
@@ -529,12 +662,22 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
     values = form["widgets"]
     source = [under, form["base"], form["dataset"], form["more"], *values]
     filled = [under, form["base"], form["dataset"], form["more"], *values]
-    describing = {"fn": bind(describe, services), "inputs": [form["recipe"], under, tokens, *source[1:]],
-                  "outputs": [form["preset"], form["folded"], shown["command"], shown["yaml"], form["problems"]], **_CALM}
+    describing = {
+        "fn": bind(describe, services),
+        "inputs": [form["recipe"], under, tokens, *source[1:]],
+        "outputs": [form["preset"], form["folded"], shown["command"], shown["yaml"], form["problems"]],
+        **_CALM,
+    }
     form["describing"], form["filled"], form["source"] = describing, filled, source
-    look = {"fn": bind(show_preview, services), "inputs": [gr.State(False), seen["number"], *source],
-            "outputs": [seen["facts"], seen["example"], seen["number"], seen["count"], tokens, seen["fetch"]],
-            "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 2, "concurrency_id": "preview"}
+    look = {
+        "fn": bind(show_preview, services),
+        "inputs": [gr.State(False), seen["number"], *source],
+        "outputs": [seen["facts"], seen["example"], seen["number"], seen["count"], tokens, seen["fetch"]],
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "concurrency_limit": 2,
+        "concurrency_id": "preview",
+    }
     fetching = {**look, "inputs": [gr.State(True), *look["inputs"][1:]], "show_progress": "minimal"}
     form["look"] = look
     first = {"fn": lambda: 1, "outputs": [seen["number"]], **_CALM}
@@ -544,17 +687,30 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
         if data_changed:
             event.then(**first).then(**look).then(**describing)
 
-    follow(form["base"].input(bind(choose_base, services), [form["recipe"], form["base"]], [under, *values], **_CALM), True)
+    follow(
+        form["base"].input(bind(choose_base, services), [form["recipe"], form["base"]], [under, *values], **_CALM), True
+    )
     follow(form["recipe"].input(bind(choose_recipe, services), [form["recipe"]], filled, **_CALM), True)
     follow(form["preset"].input(bind(choose_preset, services), [form["preset"], *values], values, **_CALM), False)
-    follow(form["upload"].upload(bind(take_upload, services), [form["upload"]], [form["dataset"]],
-                                 show_progress="minimal", api_visibility="private", concurrency_limit=2), True)
+    follow(
+        form["upload"].upload(
+            bind(take_upload, services),
+            [form["upload"]],
+            [form["dataset"]],
+            show_progress="minimal",
+            api_visibility="private",
+            concurrency_limit=2,
+        ),
+        True,
+    )
     data_keys = {s.key for s in forms.FIELDS if s.key.startswith("data")}
     for setting, widget in zip(forms.FIELDS, values, strict=True):
         # A Textbox tells of keys by "input", of pasted text only by "change".
         changed = widget.change if isinstance(widget, gr.Textbox) else widget.input
         event = changed(**describing, trigger_mode="always_last")
-        if setting.key in data_keys:  # a dataset may be large: it is read again when the field is left, not with each key
+        if (
+            setting.key in data_keys
+        ):  # a dataset may be large: it is read again when the field is left, not with each key
             (widget.blur(**look) if hasattr(widget, "blur") and setting.kind != "choice" else event.then(**look))
     gr.on([form["dataset"].input, form["more"].change], **describing).then(**first).then(**look).then(**describing)
     for button, move in ((seen["before"], previous_number), (seen["after"], next_number)):
@@ -565,7 +721,9 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
 def _wire_run(services: Services, form: dict, panel: dict, past: dict, watch: gr.State) -> None:
     outputs = [*panel.values(), form["start"]]
     up = "() => { window.scrollTo({top: 0, behavior: 'smooth'}); }"
-    form["start"].click(bind(start_training, services), form["source"], [watch, *outputs], **_ACT).success(fn=None, js=up)
+    form["start"].click(bind(start_training, services), form["source"], [watch, *outputs], **_ACT).success(
+        fn=None, js=up
+    )
     panel["stop"].click(bind(stop_training, services), [watch], outputs, **_ACT)
     panel["resume"].click(bind(resume_training, services), [watch], [watch, *outputs], **_ACT)
     panel["close"].click(bind(close_run, services), [watch], [watch, *outputs], **_CALM)
@@ -578,9 +736,15 @@ def _wire_history(services: Services, form: dict, panel: dict, past: dict, watch
     chosen.focus(bind(refresh_history, services), None, past["outputs"], **_CALM)
     past["show"].click(bind(show_chosen, services), [chosen], [watch, *outputs], **_ACT)
     past["resume"].click(bind(resume_chosen, services), [chosen], [watch, *outputs], **_ACT)
-    past["use"].click(bind(use_settings, services), [chosen], [form["recipe"], *form["filled"]],
-                      show_progress="hidden", api_visibility="private").then(**form["describing"]).then(**form["look"])
+    past["use"].click(
+        bind(use_settings, services),
+        [chosen],
+        [form["recipe"], *form["filled"]],
+        show_progress="hidden",
+        api_visibility="private",
+    ).then(**form["describing"]).then(**form["look"])
     past["delete"].click(bind(ask_delete, services), [chosen], [past["sure"], past["question"]], **_ACT)
     past["no"].click(keep_chosen, None, [past["sure"]], **_CALM)
-    past["yes"].click(bind(delete_chosen, services), [chosen, watch], [past["sure"], watch, *outputs, *past["outputs"]],
-                      **_ACT)
+    past["yes"].click(
+        bind(delete_chosen, services), [chosen, watch], [past["sure"], watch, *outputs, *past["outputs"]], **_ACT
+    )

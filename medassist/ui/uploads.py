@@ -28,8 +28,10 @@ def keep_upload(root: Path, uploaded: Path) -> Path:
     try:
         suffix = uploaded.suffix.lower()
         if suffix not in SUFFIXES:
-            raise DataError(f"A file of the kind '{suffix[:12] or 'without ending'}' is not taken here.",
-                            "Upload CSV, TSV, JSON or JSONL; give other files by their local path.")
+            raise DataError(
+                f"A file of the kind '{suffix[:12] or 'without ending'}' is not taken here.",
+                "Upload CSV, TSV, JSON or JSONL; give other files by their local path.",
+            )
         load_upload(uploaded)
         slug = re.sub(r"[^a-z0-9]+", "-", uploaded.stem.lower()[:60]).strip("-")[:32] or "data"
         with uploaded.open("rb") as file:
