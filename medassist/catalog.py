@@ -146,14 +146,14 @@ def get_recipe(name: str) -> Recipe:
 def replace_datasets(settings: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
     """`settings` with other datasets in the places of its own.
 
-    Row limits, selection and multiple-choice flags of each place stay; subset, revision and columns,
-    which belong to the dataset that goes, do not.
+    Row limits, selection and multiple-choice flags of each place stay (those of the last for any beyond it); subset,
+    revision and columns, which belong to the dataset that goes, do not.
     """
     kept = ("max_rows", "select", "single_answer_only", "options_in_prompt")
     places = list(settings.get("datasets", ()))
     datasets = []
     for i, dataset_id in enumerate(ids):
-        place = places[i] if i < len(places) else {}
+        place = places[min(i, len(places) - 1)] if places else {}
         datasets.append({"id": dataset_id, **{k: place[k] for k in kept if k in place}})
     return {**settings, "datasets": datasets}
 

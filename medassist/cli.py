@@ -132,25 +132,14 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
     if getattr(args, "evaluate", None):
         flags["evaluate"] = {"budget": args.evaluate}
     if args.dataset:
-        flags["datasets"] = swap_datasets([d for layer in layers for d in layer.get("datasets", [])], args.dataset)
-    elif args.config and not args.recipe:
-        flags.pop("datasets", None)
+        places = next((layer["datasets"] for layer in reversed(layers) if layer.get("datasets")), [])
+        flags["datasets"] = catalog.replace_datasets({"datasets": places}, args.dataset)["datasets"]
     config = build_config(*layers, flags, dotted=parse_assignments(args.sets))
     base = catalog.check_base_id(config.base.id, catalogue_only=public)
     names = [catalog.check_dataset_id(d.id, catalogue_only=public) for d in config.datasets]
     return config.model_copy(update={
         "base": config.base.model_copy(update={"id": base}),
         "datasets": [d.model_copy(update={"id": n}) for d, n in zip(config.datasets, names)]})
-
-
-def swap_datasets(recipe: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
-    """Other datasets in place of a recipe's: which rows are taken stays, where they are and their columns do not."""
-    swapped = []
-    for index, name in enumerate(wanted):
-        old = recipe[min(index, len(recipe) - 1)] if recipe else {}
-        kept = {k: v for k, v in old.items() if k not in ("id", "subset", "revision", "mapping")}
-        swapped.append({**kept, "id": name})
-    return swapped
 
 
 # ── train ───────────────────────────────────────────────────────────────────────────────────────────

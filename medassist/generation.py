@@ -170,7 +170,9 @@ class Engine:
     def _generate(self, loaded: models.LoadedBase, asks: list[Ask], sampling: Sampling, feed: queue.Queue,
                   stops: tuple[threading.Event, threading.Event]) -> None:
         import torch
-        from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
+
+        names_of = ("GenerationConfig", "StoppingCriteria", "StoppingCriteriaList", "set_seed")
+        GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed = map(models.from_transformers, names_of)
 
         class Stop(StoppingCriteria):
             def __call__(self, input_ids, scores, **kwargs):
@@ -210,7 +212,8 @@ class Engine:
         return loaded.model, keys
 
     def _load_adapter(self, loaded: models.LoadedBase, name: str) -> str:
-        from peft import PeftModel
+        with models.IMPORTING:
+            from peft import PeftModel
 
         run = adapters.load_run(self.root, name)
         adapters.verify_run(run)

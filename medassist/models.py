@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PROJECT = Path(__file__).resolve().parents[1]
+IMPORTING = threading.RLock()
 _SMALL_ENOUGH = 0.85  # share of the free memory that weights may take
 
 
@@ -181,14 +182,21 @@ def bf16_speedup() -> float:
     return best(torch.float32) / best(torch.bfloat16)
 
 
+def from_transformers(name: str) -> Any:
+    """A class of transformers. Its lazy imports are not safe from two threads at once, so they wait here."""
+    with IMPORTING:
+        import transformers
+
+        return getattr(transformers, name)
+
+
 def load_tokenizer(ref: BaseRef) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, padding on the left, with a pad token.
 
     Raises:
         ModelError: it cannot be found, fetched or read.
     """
-    from transformers import AutoTokenizer
-
+    AutoTokenizer = from_transformers("AutoTokenizer")
     _ask_hub(ref)
     with _plain_errors(ref):
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision, trust_remote_code=False)
@@ -205,14 +213,14 @@ def load_base(ref: BaseRef, plan: DevicePlan) -> LoadedBase:
         ModelError: it cannot be found, fetched, read, or does not fit into memory.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _check_memory(ref, plan)
     tokenizer = load_tokenizer(ref)
+    AutoModelForCausalLM = from_transformers("AutoModelForCausalLM")
     dtype = getattr(torch, plan.dtype)
     extra: dict[str, Any] = {}
     if plan.load_in_4bit and not is_prequantized(ref):
-        extra["quantization_config"] = BitsAndBytesConfig(
+        extra["quantization_config"] = from_transformers("BitsAndBytesConfig")(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     if plan.device == "cuda":
         extra["device_map"] = {"": torch.cuda.current_device()}

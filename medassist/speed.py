@@ -37,7 +37,15 @@ def estimate_seconds(config: RunConfig, train_tokens: int, root: Path) -> float:
 
 
 def tokens_per_second(base_id: str, root: Path) -> float:
-    """Tokens a second in training, padding not counted: measured by an earlier run here, or reckoned."""
+    """Tokens a second in training, padding not counted: measured by an earlier run here, or reckoned.
+
+    Kept for ten seconds: a form asks for several presets at once.
+    """
+    return _rate(base_id, root, int(time.monotonic() // 10))
+
+
+@lru_cache(maxsize=16)
+def _rate(base_id: str, root: Path, _moment: int) -> float:
     entry = catalog.find_base(base_id)
     names = {base_id} | ({entry.name, entry.id} if entry else set())
     for run in adapters.list_runs(root):

@@ -105,7 +105,7 @@ def test_replaced_datasets_keep_the_recipes_flags():
     changed = catalog.replace_datasets(settings, ["mine.csv", "more.csv"])
     assert changed["datasets"] == [
         {"id": "mine.csv", "max_rows": 10_000, "select": "longest_answer", "single_answer_only": True},
-        {"id": "more.csv"},
+        {"id": "more.csv", "max_rows": 10_000, "select": "longest_answer", "single_answer_only": True},
     ]
     assert settings["datasets"][0]["id"] == "openlifescienceai/medmcqa"
 

@@ -31,6 +31,7 @@ EXAMPLES = (
     "What are the symptoms of a stroke?",
     "What is the capital of France?",
 )
+MINI_NOTE = "mini is a demonstration: fluent, and mostly false. Train a larger model for answers worth reading."
 _FRAME_S = 0.06
 
 
@@ -59,6 +60,17 @@ def refresh_models(services: Services, chosen: str | None) -> Any:
     choices = choices_for(services)
     names = [name for _, name in choices]
     return gr.update(choices=choices, value=chosen if chosen and (chosen in names or "/" in chosen) else names[0])
+
+
+def model_note(services: Services, chosen: str | None) -> str:
+    """What must be known about the chosen model before its answers are read."""
+    from medassist import adapters
+
+    if (chosen or "").startswith(BASE):
+        base = str(chosen)[len(BASE) :]
+    else:
+        base = next((run.base for run in adapters.list_runs(services.root) if run.name == chosen), "")
+    return render.note(MINI_NOTE) if base == "mini" else ""
 
 
 def send(
@@ -238,6 +250,7 @@ def build_chat_tab(services: Services) -> ChatTab:
             )
         with gr.Column(min_width=300), gr.Accordion(forms.sampling_label(160, 0), open=False) as folded:
             sampling = forms.build_sampling()
+    note = gr.HTML(model_note(services, choices[0][1]), elem_id="chat-model-note")
     chatbot = gr.Chatbot(
         elem_id="ma-chat",
         show_label=False,
@@ -284,6 +297,7 @@ def build_chat_tab(services: Services) -> ChatTab:
     chatbot.example_select(bind(send_example, services), [turns, adapter, *sampling], **talk)
     gr.on([again.click, chatbot.retry], bind(retry, services), [turns, adapter, *sampling], **talk)
     chatbot.edit(bind(edit, services), [turns, adapter, *sampling], **talk)
+    adapter.change(bind(model_note, services), [adapter], [note], **calm)
     stop.click(bind(stop_answer, services), None, None, **calm)
     gr.on([fresh.click, chatbot.clear], bind(clear, services), None, [chatbot, turns, gate, go, stop, again], **calm)
     for widget in sampling[:2]:

@@ -184,17 +184,11 @@ def _same(find: Any, left: str, right: str) -> bool:
 
 def _datasets(before: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
     """The datasets wanted; one that stood there before keeps its columns and its revision."""
-    swapped = _swapped(before, ids)
+    swapped = catalog.replace_datasets({"datasets": before}, ids)["datasets"]
     for index, wanted in enumerate(ids):
         if index < len(before) and _same(catalog.find_dataset, str(before[index].get("id", "")), wanted):
             swapped[index] = {**before[index], "id": wanted}
     return swapped
-
-
-def _swapped(places: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
-    """Other datasets in the places of earlier ones, as `--dataset` does it: the last place also serves what comes after."""
-    padded = [*places, *places[-1:] * max(0, len(ids) - len(places))]
-    return catalog.replace_datasets({"datasets": padded}, ids)["datasets"]
 
 
 def preset_of(config: RunConfig) -> str | None:
@@ -261,7 +255,7 @@ def command_line(config: RunConfig, recipe: str | None = None) -> str:
         places = places if recipe else []
         theirs["datasets"] = [
             {**RunConfig().model_dump()["datasets"][0], **d}
-            for d in _swapped(places, [d["id"] for d in ours["datasets"]])
+            for d in catalog.replace_datasets({"datasets": places}, [d["id"] for d in ours["datasets"]])["datasets"]
         ]
     theirs["base"] = {**theirs["base"], "id": ours["base"]["id"]}
     for key, value in _flat(ours):

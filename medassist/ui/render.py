@@ -212,7 +212,7 @@ def _log_line(row: Mapping[str, Any]) -> str:
             splits = ", ".join(f"{n:,} {k}" for k, n in (row.get("splits") or {}).items())
             return f"{splits} · {row.get('train_tokens', 0):,} tokens"
         case "eval":
-            return f"held-out loss {row.get('when')}: {number(row.get('loss'), 3)} (perplexity {number(row.get('perplexity'))})"
+            return f"eval loss {row.get('when')}: {number(row.get('loss'), 3)} (perplexity {number(row.get('perplexity'))})"
         case "checkpoint":
             return f"checkpoint at step {row.get('step')}"
         case "notice":
@@ -223,11 +223,11 @@ def _log_line(row: Mapping[str, Any]) -> str:
 
 
 def loss_plot(view: RunView | None) -> str:
-    """Training and held-out loss; the box has one size, whatever is in it. Labels are HTML, so they never shrink."""
+    """Training and eval loss; the box has one size, whatever is in it. Labels are HTML, so they never shrink."""
     losses = list(view.losses) if view else []
     evals = sorted((step, loss) for step, _, loss in view.evals if loss is not None) if view else []
     legend = (
-        '<div class="ma-plot-key"><span class="k train">training</span><span class="k held">held-out</span>'
+        '<div class="ma-plot-key"><span class="k train">training</span><span class="k held">eval split</span>'
         '<span class="ma-dim">loss in nats a token, lower is better</span></div>'
     )
     if view is None or not losses and not evals:
@@ -265,7 +265,7 @@ def loss_plot(view: RunView | None) -> str:
 def _plot_words(losses: Sequence[tuple[int, float]], evals: Sequence[tuple[int, float]]) -> str:
     parts = [
         f"{name} loss from {points[0][1]:.2f} to {points[-1][1]:.2f}"
-        for name, points in (("training", losses), ("held-out", evals))
+        for name, points in (("training", losses), ("eval split", evals))
         if points
     ]
     return ", ".join(parts)

@@ -397,7 +397,8 @@ CSS = """
   .ma-table td { display:flex; justify-content:space-between; gap:14px; border:0 !important; padding:3px 0; text-align:right; }
   .ma-table td::before { content:attr(data-label); color:var(--ma-dim); text-align:left; flex:none; }
   .ma-numbers { gap:8px; } .ma-number { padding:6px 12px; min-width:0; flex:1 1 auto; } .ma-number b { font-size:1.6rem; }
-  .ma-emergency { padding:14px; } .ma-emergency h3 { font-size:1.3rem !important; } .ma-emergency ol { font-size:1.02rem; }
+  .ma-emergency { padding:14px; display:flex; flex-direction:column; align-items:flex-start; } .ma-emergency .ma-numbers { order:1; }
+  .ma-emergency ol { order:2; margin-top:10px !important; } .ma-em-foot { order:3; } .ma-number { padding:6px 12px; } .ma-emergency h3 { font-size:1.3rem !important; } .ma-emergency ol { font-size:1.02rem; }
   #ma-input-row { flex-wrap:nowrap !important; }
   #ma-input-row > button, #ma-input-row .ma-send { min-width:76px !important; flex:0 0 auto !important; width:auto !important; }
   #ma-chat { height:calc(100dvh - 300px) !important; min-height:320px; }
