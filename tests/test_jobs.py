@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from medassist import adapters, jobs, lock
-from medassist.config import build_config
+from medassist.config import build_config, to_yaml
 from medassist.errors import AdapterError, JobError, MedAssistError
 from medassist.progress import load_view
 
@@ -84,6 +84,19 @@ def test_killed_is_failed_and_resumes(root, tiny_config):
     view = load_view(folder / "progress.jsonl")
     assert any("Going on from the checkpoint at step" in n for n in view.notices)
     assert [s for s, _ in view.losses] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_a_run_outlives_the_server_that_started_it(root, tiny_config, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(tiny_config("outlives", train__max_steps=60)))
+    code = ("import os, sys\nfrom pathlib import Path\nfrom medassist import jobs\nfrom medassist.config import load_config\n"
+            "jobs.start(Path(sys.argv[1]), load_config(Path(sys.argv[2])))\nos.kill(os.getpid(), 9)")
+    subprocess.run([sys.executable, "-c", code, str(root), str(config)], cwd=jobs.PROJECT, check=False)
+    assert jobs.running(root) == "outlives"
+    assert jobs.reconcile(root) == []  # what a new server does first: the run is alive and stays so
+    result = wait(lambda: adapters.read_result(root / "outlives"))
+    assert (result.outcome, result.steps) == ("finished", 60)
 
 
 def test_what_a_dead_server_left_behind_is_found(root):
