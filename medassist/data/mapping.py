@@ -56,7 +56,7 @@ def _explicit(mapping: Mapping[str, str], rows: Sequence[Mapping[str, Any]], col
             near = difflib.get_close_matches(role, ROLES, n=1)
             raise DataError(f"'{role}' is not a part of an example."
                             + (f" Did you mean '{near[0]}'?" if near else ""),
-                            "Write for example mapping={question: COLUMN, answer: COLUMN}.")
+                            "Write for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'.")
         if column not in columns:
             raise DataError(f"{title} has no column '{column}' for {role}.", f"Its columns are: {present}.")
     is_choice = _is_choice(mapping)
@@ -98,10 +98,10 @@ def detect(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str
         question = _first(names, _QUESTION, "question")
         if question:
             raise DataError(f"{title} has a column for the question ('{question}') but none for the answer.",
-                            "Name it, for example mapping={question: COLUMN, answer: COLUMN}.")
+                            "Name it, for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'.")
         shown = ", ".join(str(c) for c in columns[:20]) + (", …" if len(columns) > 20 else "")
         raise DataError(f"{title} has no columns that look like a question and an answer; it has: {shown}.",
-                        "Say which are which, for example mapping={question: COLUMN, answer: COLUMN}.")
+                        "Say which are which, for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'.")
     topic = next((names[n] for n in _TOPIC if n in names and names[n] not in roles.values()), None)
     if topic and "messages" not in roles:
         roles["topic"] = topic
