@@ -94,7 +94,7 @@ class TrainConfig(_Part):
                                   description="Ends the run after so many optimiser steps; empty for all epochs.")
     learning_rate: float = Field(2e-4, title="Learning rate", gt=0, le=1, description="At its highest, after warm-up.")
     per_device_train_batch_size: int | Literal["auto"] = Field(
-        "auto", title="Batch size", description="Examples in one pass; `auto` takes the largest that fits, up to 16.")
+        "auto", title="Batch size", description="Examples in one pass; `auto` is 8 on CPU; on a GPU the largest that fits, up to 16.")
     gradient_accumulation_steps: int = Field(1, title="Gradient accumulation", ge=1, le=4_096,
                                              description="Passes added up before each optimiser step.")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
@@ -123,7 +123,7 @@ class TrainConfig(_Part):
 class EvaluateConfig(_Part):
     budget: Literal["none", "quick", "full"] = Field(
         "quick", title="Comparison after training",
-        description="`quick` scores up to 64 held-out questions and writes answers to 16; `full` takes all, up to 200.")
+        description="`quick` scores 64 held-out questions and writes answers to 16; `full` scores up to 2,000 and answers 200.")
 
 
 class RunConfig(_Part):

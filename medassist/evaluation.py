@@ -9,7 +9,6 @@ Knows nothing of pages or processes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +88,7 @@ def evaluate_run(engine: Engine, run: adapters.RunInfo, prepared: PreparedData, 
              for i, (e, b, t) in enumerate(zip(kept, base, tuned))]
     metrics = summarise(base, tuned) | _rouge_summary(items)
     return {
-        "verdict": verdict(metrics), "better": metrics["difference_high"] < 0 and metrics["items"] >= MIN_ITEMS,
+        "verdict": verdict(metrics), "better": metrics["items"] >= MIN_ITEMS and metrics["difference_high"] < 0,
         "metrics": metrics, "split": used, "dataset_sha256": prepared.sha256, "left_out": len(rows) - len(kept),
         "settings": {"generation": asdict(GREEDY), "max_length": run.config.data.max_length, "resamples": RESAMPLES},
         "elapsed_s": round(time.monotonic() - started, 2), "items": [asdict(i) for i in items],
@@ -160,9 +159,7 @@ def summarise(base: Sequence[Score], tuned: Sequence[Score]) -> dict[str, Any]:
 
     n = len(base)
     if not n:
-        return {"items": 0, "tokens": 0, "base_perplexity": math.nan, "tuned_perplexity": math.nan,
-                "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
-                "won": 0, "tied": 0, "lost": 0}
+        return {"items": 0, "tokens": 0, "won": 0, "tied": 0, "lost": 0}  # figures of nothing would not be JSON
     b, t = np.array([s.nll for s in base]), np.array([s.nll for s in tuned])
     tokens = np.array([s.tokens for s in base], dtype=float)
     draws = np.random.default_rng(42).integers(0, n, size=(RESAMPLES, n))

@@ -74,6 +74,7 @@ def prepare_resume(root: Path, name: str) -> tuple[RunConfig, Path]:
         raise JobError(f"'{name}' is finished; there is nothing to resume.", "Start a new run from its settings.")
     if run.config is None:
         raise AdapterError(f"The run.yaml of '{name}' cannot be read.", "Start a new run.")
+    (run.path / STOP_FILE).unlink(missing_ok=True)  # what was asked of an earlier part is done
     return run.config, run.path
 
 

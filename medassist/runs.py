@@ -15,7 +15,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from medassist import adapters, evaluation, lock
@@ -27,7 +26,7 @@ from medassist.generation import Engine
 from medassist.jobs import STOP_FILE
 from medassist.paths import resolvable
 from medassist.progress import Event, Notice, Phase, ProgressWriter, Result, load_view
-from medassist.training import TrainResult, train, versions
+from medassist.training import train, versions
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
     with lock.training_lock(root, name), _logged(folder / "train.log"):
         lock.write_owner(folder / "owner.json", lock.this_process(name))
         (folder / "result.json").unlink(missing_ok=True)
-        (folder / STOP_FILE).unlink(missing_ok=True)
+        # A stop file stays: it may have been asked for while this process was still starting.
         write = ProgressWriter(folder / "progress.jsonl")
 
         def say(event: Event) -> None:
@@ -65,8 +64,8 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
             return interrupted() or (folder / STOP_FILE).exists()
 
         try:
-            outcome = _train(config, folder, say, resume, should_stop, catalogue_only)
-            result = _finish(config, folder, outcome)
+            result = _train(config, folder, say, resume, should_stop, catalogue_only)
+            _keep(folder, result)
             verdict = ""
             if result.outcome == "finished":
                 verdict = _compare(config, folder, say, should_stop)
@@ -107,26 +106,24 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 def _train(config: RunConfig, folder: Path, say: Callable[[Event], None], resume: bool,
-           should_stop: Callable[[], bool], catalogue_only: bool) -> TrainResult:
+           should_stop: Callable[[], bool], catalogue_only: bool) -> adapters.Result:
     try:
         return train(resolvable(config), folder, say, resume=resume, should_stop=should_stop,
                      catalogue_only=catalogue_only)
     except Exception as error:  # a bug of ours: the log has it whole, the user gets a sentence
         log.exception("the training of %s failed", folder.name)
         view = load_view(folder / "progress.jsonl")
-        return TrainResult("failed", f"Something unexpected happened while training ({type(error).__name__}).",
-                           "The run's train.log has the details; resume it or start again.", view.step)
+        return adapters.Result("failed", f"Something unexpected happened while training ({type(error).__name__}).",
+                               "The run's train.log has the details; resume it or start again.", view.step,
+                               versions=versions(), base=config.base.id)
 
 
-def _finish(config: RunConfig, folder: Path, outcome: TrainResult) -> adapters.Result:
-    result = adapters.Result(**asdict(outcome), versions=versions())
-    result = replace(result, base=result.base or config.base.id)
+def _keep(folder: Path, result: adapters.Result) -> None:
     try:
         adapters.write_result(folder, result)
     except OSError as error:
         raise JobError(f"The result of '{folder.name}' could not be written ({error.strerror}).",
                        "Free some disk space, then resume the run.") from error
-    return result
 
 
 def _compare(config: RunConfig, folder: Path, say: Callable[[Event], None],
@@ -140,6 +137,9 @@ def _compare(config: RunConfig, folder: Path, say: Callable[[Event], None],
         report = evaluation.evaluate_run(Engine(folder.parent), run, prepare_data(resolvable(config)),
                                          budget=evaluation.BUDGETS[config.evaluate.budget], on_event=say,
                                          should_stop=should_stop)
+        if should_stop():
+            say(Notice("The comparison was stopped; the adapter itself is finished."))
+            return ""
         adapters.write_json(folder / "evaluation.json", report)
         return report["verdict"]
     except MedAssistError as error:

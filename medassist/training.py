@@ -43,23 +43,6 @@ _PACKED_TOKENS = 4096  # longest row that packed batches may make on CPU; eager 
 OnEvent = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """How a training ended. `outcome` is finished, stopped or failed."""
-
-    outcome: str
-    reason: str = ""
-    next_step: str = ""
-    steps: int = 0
-    metrics: dict[str, Any] = field(default_factory=dict)
-    elapsed_s: float = 0.0
-    device: str = ""
-    base: str = ""
-    base_sha256: str = ""
-    adapter_sha256: str = ""
-    dataset_sha256: str = ""
-
-
 @dataclass
 class _Run:
     """What a training gathers as it goes; so that a failure still reports it."""
@@ -81,10 +64,10 @@ class _Run:
         if self.is_main:
             self.on_event(event)
 
-    def result(self, outcome: str, reason: str = "", next_step: str = "", adapter_sha256: str = "") -> TrainResult:
-        return TrainResult(outcome, reason, next_step, self.steps, self.metrics,
-                           round(time.monotonic() - self.started, 2), self.device, self.base, self.base_sha256,
-                           adapter_sha256, self.dataset_sha256)
+    def result(self, outcome: str, reason: str = "", next_step: str = "", adapter_sha256: str = "") -> adapters.Result:
+        return adapters.Result(outcome, reason, next_step, self.steps, self.metrics,
+                               round(time.monotonic() - self.started, 2), self.device, versions(),
+                               self.base or self.config.base.id, self.base_sha256, adapter_sha256, self.dataset_sha256)
 
 
 class _StoppedError(Exception):
@@ -92,7 +75,7 @@ class _StoppedError(Exception):
 
 
 def train(config: RunConfig, run_dir: Path, on_event: OnEvent, *, resume: bool = False,
-          should_stop: Callable[[], bool] = lambda: False, catalogue_only: bool = False) -> TrainResult:
+          should_stop: Callable[[], bool] = lambda: False, catalogue_only: bool = False) -> adapters.Result:
     """Fine-tunes the base model on the datasets and leaves a checked adapter in `run_dir`.
 
     Args:
@@ -118,7 +101,7 @@ def train(config: RunConfig, run_dir: Path, on_event: OnEvent, *, resume: bool =
                           "Free some disk space, then resume the run.")
 
 
-def _train(run: _Run, resume: bool, catalogue_only: bool) -> TrainResult:
+def _train(run: _Run, resume: bool, catalogue_only: bool) -> adapters.Result:
     config = run.config
     run.say(Phase("data", "Reading and splitting the dataset"))
     prepared = prepare_data(config, catalogue_only=catalogue_only)
@@ -232,7 +215,7 @@ def _choose_shape(run: _Run, base: models.LoadedBase, encoded: Sequence[EncodedE
 def _needs_checkpointing(run: _Run, base: models.LoadedBase, tokens: int, reasons: list[str]) -> bool:
     """Whether the activations of a batch of `tokens` would take more than half of the free memory.
 
-    About 34 numbers of the hidden size a token and layer without attention maps (Korthikanti et al.
+    34 bytes a token, layer and unit of the hidden size in 16 bits, attention maps left out (Korthikanti et al.
     2022, "Reducing Activation Recomputation in Large Transformer Models", section 4.1).
     """
     wanted = run.config.train.gradient_checkpointing

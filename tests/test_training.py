@@ -276,3 +276,27 @@ def test_a_stopped_run_resumes_to_what_an_unbroken_one_gives(root, tiny_config):
 
     a, b = (load_file(str(f / adapters.WEIGHTS)) for f in (whole, folder))
     assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)
+
+
+def test_a_stop_asked_for_while_the_process_starts_is_not_lost(root, tiny_config):
+    from medassist import jobs, runs
+
+    config, folder = jobs.create_run(root, tiny_config())
+    (folder / jobs.STOP_FILE).touch()
+    end = runs.execute(config, folder)
+    assert (end.outcome, end.steps) == ("stopped", 0)
+    assert not (folder / jobs.STOP_FILE).exists()
+    assert runs.execute(*jobs.prepare_resume(root, "tiny"), resume=True).outcome == "finished"
+
+
+def test_a_stop_during_the_comparison_leaves_a_finished_run_without_half_a_verdict(root, tiny_config):
+    from medassist import jobs, runs
+    from medassist.progress import Evaluating
+
+    config, folder = jobs.create_run(root, tiny_config(evaluate__budget="quick"))
+    seen = []
+    end = runs.execute(config, folder, seen.append, interrupted=lambda: any(isinstance(e, Evaluating) for e in seen))
+    assert (end.outcome, end.verdict) == ("finished", "")
+    assert not (folder / "evaluation.json").exists()
+    assert any("comparison was stopped" in e.message for e in seen if isinstance(e, Notice))
+    assert [r.name for r in adapters.list_usable(root)] == ["tiny"]
