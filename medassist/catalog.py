@@ -26,7 +26,7 @@ _FOLDER = _PACKAGE / "catalog"  # data only; this module wins over the folder of
 MINI_DIR: Path = _PACKAGE / "mini"
 STARTER_FILE: Path = _PACKAGE / "starter" / "flashcards.jsonl"
 
-DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".xml")
 
 # Memory of LoRA training is an estimate: the weights, a tenth more for activations and the optimiser's
 # state, and 2.5 GB for the runtime and the logits. bf16 takes 2 bytes a weight. 4-bit takes 0.7 and not 0.5:
@@ -187,9 +187,16 @@ def is_hub_id(text: str) -> bool:
     return bool(HUB_ID.match(text)) and not any(part.startswith(".") for part in text.split("/"))
 
 
+def plain(text: str, most: int = 80) -> str:
+    """`text` for a sentence: cut to `most` characters, and nothing in it that moves the cursor or turns the line."""
+    text = str(text)
+    shown = text if len(text) <= most else text[:most - 3] + "..."
+    return "".join(c if c.isprintable() else "\ufffd" for c in shown)
+
+
 def _check_id(text: str, kind: str, names: list[str], error: type[Exception], catalogue_only: bool) -> str:
     text = text.strip()
-    shown = text if len(text) <= 80 else text[:77] + "..."
+    shown = plain(text)
     near = _did_you_mean(text, names)
     listing = "models" if kind == "base model" else "datasets"
     next_step = f"`python -m medassist list {listing}` shows what there is."

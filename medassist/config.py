@@ -44,16 +44,57 @@ class DatasetConfig(_Part):
                     description="A name from the catalogue, a Hub id (owner/name), or a local file or folder.")
     subset: str | None = Field(None, title="Subset", max_length=100, description="The Hub dataset's config name.")
     revision: str | None = Field(None, title="Revision", max_length=100, description="Branch, tag or commit.")
+    split: str | None = Field(None, title="Split", max_length=100,
+                              description="The one split of a Hub or saved dataset to take; empty for all.")
+    streaming: Literal["auto", "on", "off"] = Field(
+        "auto", title="Streaming", description="Read a Hub dataset only as far as `max_rows` asks; `auto` does so for "
+        "large ones when the first rows are wanted.")
     mapping: Literal["auto"] | dict[str, str] = Field(
         "auto", title="Columns",
         description="`auto`, or which column holds what, for example {question: Q, answer: A}.")
     max_rows: int | None = Field(None, title="Rows at most", ge=1, description="Empty for all rows.")
-    select: Literal["first", "random", "longest_answer"] = Field(
-        "first", title="Which rows", description="Which rows are kept when there are more than the limit.")
+    select: Literal["first", "random", "longest_answer", "shortest_answer", "balanced_topics"] = Field(
+        "first", title="Which rows", description="Which rows are kept when there are more than the limit; of exam "
+        "questions the explanation's length counts.")
     single_answer_only: bool = Field(
         False, title="Single-answer rows only", description="Multiple choice: keep questions with one right answer.")
     options_in_prompt: bool = Field(
         True, title="Options in the prompt", description="Multiple choice: show the options with the question.")
+
+
+@dataclass(frozen=True)
+class CleaningStep:
+    """One step of cleaning, as forms and reports name it."""
+
+    title: str
+    description: str
+    default: bool = True
+
+
+# In the order in which they are taken. `data.clean` switches them by these names.
+CLEANING_STEPS: dict[str, CleaningStep] = {
+    "html": CleaningStep("HTML", "Tags are taken out and entities such as &amp; are read."),
+    "mojibake": CleaningStep("Broken encoding", "Text such as “Itâ€™s” is mended with the ftfy library."),
+    "control_characters": CleaningStep("Control characters", "Invisible and control characters are taken out."),
+    "white_space": CleaningStep("White space", "Runs of spaces, empty lines and spaces before marks are put in order."),
+    "exam_phrases": CleaningStep(
+        "Exam phrases", "“Ans. is 'c' i.e.”, “(B)” and “Ref: …” are taken out of explanations."),
+    "boilerplate": CleaningStep(
+        "Boilerplate", "Links to paid consultations and sentences that stand in 2 % of all answers are taken out."),
+    "repeated_answers": CleaningStep(
+        "Answers repeated for many questions", "Rows whose answer, of eight words or more, is given to 20 or more questions."),
+    "site_help": CleaningStep("Help on using a web site", "Rows about pages, templates and log-ins instead of medicine."),
+    "too_short": CleaningStep("Too short", "Rows with a question without words or an answer that says nothing alone."),
+    "too_long": CleaningStep("Too long", "Answers over `data.max_answer_chars` are cut at the end of a sentence."),
+    "off_topic": CleaningStep(
+        "Off topic", "Rows whose question the gate would not let in. It takes out good rows too, so it is off at first.", False),
+    "exact_duplicates": CleaningStep("Exact duplicates", "Rows with the same question and the same answer as one before."),
+    "near_duplicates": CleaningStep(
+        "Near duplicates", "Rows that differ from one before in filler words, spelling or a few words of the answer."),
+    "personal_data": CleaningStep(
+        "Personal data", "E-mail addresses, phone numbers and dates of birth are counted and never shown."),
+    "drop_personal_data": CleaningStep("Rows with personal data", "Rows flagged by the step above are dropped.", False),
+}
 
 
 class DataConfig(_Part):
@@ -69,8 +110,45 @@ class DataConfig(_Part):
     prompt_format: Literal["chat", "question_answer", "alpaca"] = Field(
         "chat", title="Prompt format",
         description="`chat` is the base model's own template; the others are plain text with ### headings.")
-    clean: Literal["default", "none"] = Field(
-        "default", title="Cleaning", description="Drops empty and repeated rows and mends white space; each is counted.")
+    clean: Literal["default", "none"] | list[str] = Field(
+        "default", title="Cleaning",
+        description="`default`, `none`, or a list of steps; [default, off_topic, -near_duplicates] changes the default.")
+    max_answer_chars: int = Field(8_000, title="Longest answer in characters", ge=100, le=1_000_000,
+                                  description="What is longer is cut at the end of a sentence.")
+    min_answer_words: int = Field(1, title="Fewest words of an answer", ge=1, le=1_000,
+                                  description="Rows with fewer are dropped as too short.")
+    split_by: Literal["question", "topic"] = Field(
+        "question", title="Split by", description="What must not stand in two splits: a question, or a whole topic "
+        "where the data names one.")
+    benchmarks: list[str] = Field(
+        [], title="Benchmarks", max_length=16, description="Exam files or datasets whose questions must not be in the "
+        "training data; the overlap is reported.")
+
+    @field_validator("clean")
+    @classmethod
+    def _known_steps(cls, value):
+        for name in value if isinstance(value, list) else []:
+            if name != "default" and name.lstrip("+-") not in CLEANING_STEPS:
+                near = difflib.get_close_matches(name.lstrip("+-"), CLEANING_STEPS, n=1)
+                raise ValueError(f"'{name:.40}' is not a cleaning step" + (f"; did you mean '{near[0]}'?" if near else
+                                 f"; the steps are {', '.join(CLEANING_STEPS)}"))
+        return value
+
+    def cleaning(self) -> frozenset[str]:
+        """The cleaning steps that are on."""
+        default = {name for name, step in CLEANING_STEPS.items() if step.default}
+        if isinstance(self.clean, str):
+            return frozenset(default if self.clean == "default" else ())
+        # Changes alone ([-near_duplicates]) are changes to the default.
+        wanted: set[str] = set(default) if all(name[:1] in "+-" for name in self.clean) and self.clean else set()
+        for name in self.clean:
+            if name == "default":
+                wanted |= default
+            elif name.startswith("-"):
+                wanted.discard(name[1:])
+            else:
+                wanted.add(name.lstrip("+"))
+        return frozenset(wanted)
 
 
 class LoraSettings(_Part):

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 LFS_SUFFIXES = (".safetensors", ".bin", ".png", ".parquet", ".arrow")
 ERROR_STATUS = {"GatedRepo": 403, "RepoNotFound": 404, "RevisionNotFound": 404, "EntryNotFound": 404}
 _REPO = r"(?P<owner>[^/]+)/(?P<name>[^/]+)"
@@ -52,6 +54,7 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: bytes = field(repr=False, default=b"")
+    sent: int = 0  # bytes of the answer's body
 
 
 @dataclass
@@ -149,6 +152,10 @@ class HubServer:
         """Paths of the requests so far."""
         return [r.path for r in self.requests if method in (None, r.method)]
 
+    def sent(self, pattern: str = "/resolve/") -> int:
+        """Bytes of files that went out in answer to requests whose path matches."""
+        return sum(r.sent for r in self.requests if r.method == "GET" and re.search(pattern, r.path))
+
     def failure(self, method: str, path: str) -> _Failure | None:
         for failure in self._failures:
             if failure.times == 0 or failure.method not in (None, method) or not failure.pattern.search(path):
@@ -199,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or self._chunks()
         self.cut_at: int | None = None
         headers = {k.lower(): v for k, v in self.headers.items()}
-        self.hub.requests.append(Seen(self.command, path, headers, self.body))
+        self.seen = Seen(self.command, path, headers, self.body)
+        self.hub.requests.append(self.seen)
         try:
             self._fail_if_told(path)
             for method, pattern, name in _ROUTES:
@@ -245,7 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        self.wfile.write(body if self.cut_at is None else body[:self.cut_at])
+        body = body if self.cut_at is None else body[:self.cut_at]
+        self.seen.sent += len(body)
+        self.wfile.write(body)
         if self.cut_at is not None:
             self.close_connection = True
 
@@ -290,7 +300,9 @@ class _Handler(BaseHTTPRequestHandler):
             siblings.append({"rfilename": path, "size": row["size"], "blobId": row["oid"]} | (
                 {"lfs": {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 134}} if lfs else {}))
         siblings += [{"rfilename": n, "size": 1} for n in self.hub.extra_names.get((kind, repo_id), [])]
-        self._json({"_id": "0", "id": repo_id, "modelId": repo_id, "author": owner,
+        head = re.match(rb"---\n(.*?\n)---\n", files.get("README.md", b""), re.DOTALL)
+        card = yaml.safe_load(head[1]) if head else {}
+        self._json({"_id": "0", "id": repo_id, "cardData": card, "modelId": repo_id, "author": owner,
                     "sha": self.hub.sha(kind, repo_id), "private": (kind, repo_id) in self.hub.private,
                     "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [],
                     "lastModified": "2026-01-01T00:00:00.000Z",
