@@ -1,7 +1,8 @@
 """Did training help? Base and fine-tuned on the same held-out questions, with an interval and a verdict.
 
-Loss falls on the known answers' tokens; ROUGE-L compares answers that both models write. The verdict
-rests on the paired difference in nats a token and says no where its 95 % interval holds zero.
+Loss falls on the known answers' tokens, of a conversation on those of its last answer; ROUGE-L compares
+answers that both models write. The verdict rests on the paired difference in nats a token and says no
+where its 95 % interval holds zero.
 Knows nothing of pages or processes.
 
     python -m medassist evaluate --adapter starter
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from medassist import adapters, models, prompts
@@ -54,15 +56,15 @@ class Item:
     tuned_rouge_l: float | None = None
 
 
-def held_out(prepared: PreparedData, split: str = "test") -> tuple[list[Example], str]:
+def held_out(prepared: PreparedData, split: str = "test") -> tuple[Sequence[Example], str]:
     """The held-out examples and the name of the split they are from: test, or eval where there is no test.
 
     Raises:
         DataError: the split is empty.
     """
-    rows, used = list(getattr(prepared, split)), split
+    rows, used = getattr(prepared, split), split
     if not rows and split == "test":
-        rows, used = list(prepared.eval), "eval"
+        rows, used = prepared.eval, "eval"
     if not rows:
         raise DataError(f"The dataset has no {split} split to measure on.", "Set data.test_size to 50 or more.")
     return rows, used
@@ -79,8 +81,8 @@ def evaluate_run(engine: Engine, run: adapters.RunInfo, prepared: PreparedData, 
     if run.config is None:
         raise DataError(f"The run '{run.name}' has no readable run.yaml.", "Train it again.")
     started = time.monotonic()
-    rows, used = held_out(prepared, split)
-    rows = rows[:budget.scored]
+    all_rows, used = held_out(prepared, split)
+    rows = list(islice(all_rows, budget.scored))
     kept, base, tuned = _score_both(engine, run, rows, on_event, should_stop)
     count = min(budget.answered, len(kept))
     answers = _answer_both(engine, run, kept[:count], on_event, should_stop)
@@ -101,9 +103,9 @@ def _score_both(engine: Engine, run: adapters.RunInfo, rows: Sequence[Example], 
     total = 2 * len(rows)
     with engine.scoring_model(run.name) as (loaded, use):
         longest = min(data.max_length, models.context_length(loaded.model))
-        encoded = [prompts.encode_example(loaded.tokenizer, e.question, e.answer, max_length=longest,
-                                          system_prompt=data.system_prompt, prompt_format=data.prompt_format)
-                   for e in rows]
+        encoded = [prompts.encode_example(
+            loaded.tokenizer, e.question, e.answer, history=e.history, max_length=longest,
+            system_prompt=data.system_prompt, prompt_format=data.prompt_format) for e in rows]
         kept = [(e, x) for e, x in zip(rows, encoded) if x is not None]
         results = []
         for tuned in (False, True):
@@ -116,6 +118,11 @@ def _score_both(engine: Engine, run: adapters.RunInfo, rows: Sequence[Example], 
     return [e for e, _ in kept[:done]], base[:done], tuned_scores[:done]
 
 
+def messages_of(example: Example, system_prompt: str | None = None) -> list[dict[str, str]]:
+    """What chat would be asked: the example's question behind what went before it."""
+    return prompts.build_messages(example.question, system_prompt, prompts.history_messages(example.history))
+
+
 def _answer_both(engine: Engine, run: adapters.RunInfo, rows: Sequence[Example], on_event: Callable[[Event], None],
                  should_stop: Callable[[], bool]) -> list[tuple[Answer, Answer]]:
     """Greedy answers of base and fine-tuned, several questions a batch."""
@@ -124,7 +131,7 @@ def _answer_both(engine: Engine, run: adapters.RunInfo, rows: Sequence[Example],
     for start in range(0, len(rows), _GENERATE_TOGETHER):
         if should_stop():
             break
-        asks = [Ask(prompts.build_messages(e.question, data.system_prompt), adapter, data.prompt_format)
+        asks = [Ask(messages_of(e, data.system_prompt), adapter, data.prompt_format)
                 for e in rows[start:start + _GENERATE_TOGETHER] for adapter in (None, run.name)]
         answers = engine.answer(asks, GREEDY)
         pairs += list(zip(answers[::2], answers[1::2]))

@@ -1,4 +1,4 @@
-"""Log-likelihood of answers under a model: nats over the answer's tokens, the end of turn included.
+"""Log-likelihood of answers under a model: nats over the answers' tokens, their ends of turn included.
 
 Rows are sorted by length and padded on the right to their batch's longest; logits are computed only
 where some row of the batch has an answer token. Knows nothing about adapters: who calls it has
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """One answer's negative log-likelihood (sum, nats) and its number of tokens."""
+    """One example's negative log-likelihood over its answers (sum, nats) and their number of tokens."""
 
     nll: float
     tokens: int
@@ -44,7 +44,7 @@ def mean_nll(scores: Sequence[Score]) -> float:
 def score_answers(model: PreTrainedModel, examples: Sequence[EncodedExample], *, tokens_per_batch: int = 2048,
                   on_progress: Callable[[int], None] | None = None,
                   should_stop: Callable[[], bool] | None = None) -> list[Score]:
-    """Scores each example's completion given its prompt, in the order given.
+    """Scores each example's answer (or answers, together) given what stands before, in the order given.
 
     Args:
         tokens_per_batch: rows × longest row, at most; one row may exceed it.

@@ -46,14 +46,23 @@ def tokens_per_second(base_id: str, root: Path) -> float:
 
 @lru_cache(maxsize=16)
 def _rate(base_id: str, root: Path, _moment: int) -> float:
+    measured = measured_rate(base_id, root)
+    if measured is not None:
+        return measured
+    entry = catalog.find_base(base_id)
+    parameters = entry.parameters if entry else 1_000_000_000
+    return 1.0 / (4 * parameters / (_EFFICIENCY * matrix_rate()) + (_OVERHEAD_S if not _has_gpu() else 0.00002))
+
+
+def measured_rate(base_id: str, root: Path) -> float | None:
+    """Tokens a second of the newest run of this base here; None where none was timed."""
     entry = catalog.find_base(base_id)
     names = {base_id} | ({entry.name, entry.id} if entry else set())
     for run in adapters.list_runs(root):
         # The adapter that ships was trained on another machine.
         if run.result and run.name != "starter" and run.base in names and run.result.metrics.get("tokens_per_s"):
             return float(run.result.metrics["tokens_per_s"])
-    parameters = entry.parameters if entry else 1_000_000_000
-    return 1.0 / (4 * parameters / (_EFFICIENCY * matrix_rate()) + (_OVERHEAD_S if not _has_gpu() else 0.00002))
+    return None
 
 
 def _has_gpu() -> bool:

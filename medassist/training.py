@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import heapq
 import json
 import logging
 import math
@@ -17,16 +18,18 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from medassist import adapters, catalog, checkpoints, models, prompts
-from medassist.config import ATTENTION_AND_MLP, RunConfig
+from medassist.chat_formats import check_template
+from medassist.config import ATTENTION_AND_MLP, RunConfig, TrainConfig, load_config, to_yaml
 from medassist.data import Example, PreparedData, prepare_data
 from medassist.errors import DataError, MedAssistError, TrainingError
 from medassist.progress import Data, Eval, Event, Notice, Phase, Plan
@@ -35,6 +38,8 @@ from medassist.scoring import mean_nll, perplexity, score_answers
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from medassist.sft import TokenRows
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,11 @@ class _Run:
     base_sha256: str = ""
     dataset_sha256: str = ""
 
+    @property
+    def rows_folder(self) -> Path:
+        """Where this process keeps its encoded rows while it trains."""
+        return self.folder / f".rows-{os.environ.get('RANK', '0')}"
+
     def say(self, event: Event) -> None:
         if self.is_main:
             self.on_event(event)
@@ -68,6 +78,14 @@ class _Run:
         return adapters.Result(outcome, reason, next_step, self.steps, self.metrics,
                                round(time.monotonic() - self.started, 2), self.device, versions(),
                                self.base or self.config.base.id, self.base_sha256, adapter_sha256, self.dataset_sha256)
+
+
+@dataclass
+class _Read:
+    """How many examples were rendered, and how many of them left no room for an answer."""
+
+    examples: int = 0
+    without_room: int = 0
 
 
 class _StoppedError(Exception):
@@ -99,6 +117,8 @@ def train(config: RunConfig, run_dir: Path, on_event: OnEvent, *, resume: bool =
         log.exception("training")
         return run.result("failed", f"A file could not be written or read: {error.strerror or 'unknown reason'}.",
                           "Free some disk space, then resume the run.")
+    finally:
+        shutil.rmtree(run.rows_folder, ignore_errors=True)
 
 
 def _train(run: _Run, resume: bool, catalogue_only: bool) -> adapters.Result:
@@ -110,7 +130,8 @@ def _train(run: _Run, resume: bool, catalogue_only: bool) -> adapters.Result:
         _check_same_data(run)
     _stop_point(run)
     run.say(Phase("model", f"Loading the base model {config.base.id}"))
-    base, encoded, evals = _load(run, prepared, catalogue_only)
+    base = _load(run, catalogue_only)
+    encoded, evals = _encode(run, base, prepared)
     _stop_point(run)
     shape = _choose_shape(run, base, encoded)
     run.say(Phase("training", ""))
@@ -136,9 +157,8 @@ def _check_same_data(run: _Run) -> None:
                         "Start a new run, or put the old data back.")
 
 
-def _load(run: _Run, prepared: PreparedData, catalogue_only: bool
-          ) -> tuple[models.LoadedBase, list[EncodedExample], list[EncodedExample]]:
-    """Loads the base for training and renders the splits into tokens."""
+def _load(run: _Run, catalogue_only: bool) -> models.LoadedBase:
+    """Loads the base for training, and says so where its chat template is not the published one."""
     config = run.config
     ref = models.resolve_base(config.base.id, config.base.revision, catalogue_only=catalogue_only)
     run.base = ref.name
@@ -148,33 +168,83 @@ def _load(run: _Run, prepared: PreparedData, catalogue_only: bool
     run.device = plan.label
     base = models.load_base(ref, plan)
     run.base_sha256 = base.sha256
-    encoded, cut = _encode(run, base, prepared.train)
-    evals, _ = _encode(run, base, prepared.eval[:EVAL_EXAMPLES])
-    if not encoded:
+    problem = check_template(ref.name, base.tokenizer) if config.data.prompt_format == "chat" else None
+    if problem:
+        run.say(Notice(problem))
+    return base
+
+
+def _encode(run: _Run, base: models.LoadedBase, prepared: PreparedData) -> tuple[TokenRows, list[EncodedExample]]:
+    """Renders the train split, and as much of the eval split as is scored, into tokens; reports what became of them."""
+    from medassist.sft import TokenRows
+
+    config, read = run.config, _Read()
+    run.rows_folder.mkdir(exist_ok=True)
+    rows = TokenRows(_encoded(run, base, prepared.train, read), run.rows_folder / "train.arrow")
+    evals = list(_encoded(run, base, islice(prepared.eval, EVAL_EXAMPLES), _Read()))
+    if not rows:
         raise DataError(f"No row leaves room for an answer within data.max_length={config.data.max_length} tokens.",
                         "Raise data.max_length.")
-    too_long = len(prepared.train) - len(encoded)
+    too_long = read.without_room
     if too_long:
-        run.say(Notice(f"{too_long} of {len(prepared.train)} training questions leave no room for an answer within "
+        run.say(Notice(f"{too_long} of {read.examples} training questions leave no room for an answer within "
                        f"{config.data.max_length} tokens and are left out."))
-    tokens, answers = sum(len(e.input_ids) for e in encoded), sum(len(e.input_ids) - e.prompt_length for e in encoded)
-    splits = {"train": len(encoded), "eval": len(prepared.eval), "test": len(prepared.test)}
+    used, tokens = read.examples - too_long, sum(rows.lengths)
+    splits = {"train": used, "eval": len(prepared.eval), "test": len(prepared.test)}
     dropped = {**prepared.report.dropped, **({"question too long": too_long} if too_long else {})}
-    run.say(Data(splits, dropped, prepared.sha256, tokens, answers, cut))
-    run.metrics |= {"train_examples": len(encoded), "train_tokens": tokens, "answer_tokens": answers, "cut": cut}
+    run.say(Data(splits, dropped, prepared.sha256, tokens, rows.trained, rows.cut))
+    run.metrics |= {"train_examples": used, "train_tokens": tokens, "answer_tokens": rows.trained, "cut": rows.cut}
+    if len(rows) != used:  # a template that does not let a conversation stand in one sequence
+        run.metrics["train_sequences"] = len(rows)
     if run.is_main:
         adapters.write_json(run.folder / "dataset.json", {"sha256": prepared.sha256, **prepared.report.to_json()})
-    return base, encoded, evals
+        _keep_mappings(run, prepared)
+    return rows, evals
 
 
-def _encode(run: _Run, base: models.LoadedBase, examples: Sequence[Example]) -> tuple[list[EncodedExample], int]:
+def _keep_mappings(run: _Run, prepared: PreparedData) -> None:
+    """Writes into run.yaml which column held what, so that the run is repeated with the same reading of its data."""
+    path = run.folder / "run.yaml"
+    if not path.is_file():
+        return
+    config = load_config(path)
+    datasets = [d.model_copy(update={"mapping": m}) for d, m in zip(config.datasets, prepared.mappings)]
+    if datasets != config.datasets:
+        path.write_text(to_yaml(config.model_copy(update={"datasets": datasets})), encoding="utf-8")
+
+
+def _encoded(run: _Run, base: models.LoadedBase, examples: Iterable[Example], read: _Read
+             ) -> Iterator[EncodedExample]:
+    """Each example's sequences, one after another."""
     data = run.config.data
     longest = min(data.max_length, models.context_length(base.model))
-    rows = [prompts.encode_example(base.tokenizer, e.question, e.answer, max_length=longest,
-                                   system_prompt=data.system_prompt, prompt_format=data.prompt_format)
-            for e in examples]
-    kept = [r for r in rows if r is not None]
-    return kept, sum(r.cut for r in kept)
+    for example in examples:
+        found = prompts.encode_conversation(
+            base.tokenizer, example.question, example.answer, history=example.history, max_length=longest,
+            system_prompt=data.system_prompt, prompt_format=data.prompt_format)
+        read.examples += 1
+        read.without_room += not found
+        if read.examples % 1000 == 0:
+            _stop_point(run)
+        yield from found
+
+
+def choose_batch_size(settings: TrainConfig, device: str) -> int:
+    """The batch size set, or what `auto` means on a device."""
+    batch = settings.per_device_train_batch_size
+    if batch != "auto":
+        return batch
+    return 8 if device == "cpu" else 16
+
+
+def steps_per_epoch(sequences: int, batch_size: int, accumulation: int, processes: int = 1) -> int:
+    """Optimiser steps of one pass over the data."""
+    return math.ceil(math.ceil(sequences / (batch_size * processes)) / accumulation)
+
+
+def count_steps(settings: TrainConfig, per_epoch: int) -> int:
+    """Optimiser steps of a whole run."""
+    return settings.max_steps or max(1, math.ceil(per_epoch * settings.num_train_epochs))
 
 
 @dataclass(frozen=True)
@@ -191,16 +261,15 @@ class _Shape:
         return _Shape(self.batch_size // 2, self.accumulation * 2, self.packed, self.checkpointing, self.reasons)
 
 
-def _choose_shape(run: _Run, base: models.LoadedBase, encoded: Sequence[EncodedExample]) -> _Shape:
+def _choose_shape(run: _Run, base: models.LoadedBase, encoded: TokenRows) -> _Shape:
     """Batch size, packing and gradient checkpointing, each with its reason."""
     settings, plan = run.config.train, base.plan
     reasons = list(plan.reasons)
-    batch = settings.per_device_train_batch_size
-    if batch == "auto":
-        batch = 8 if plan.device == "cpu" else 16
+    batch = choose_batch_size(settings, plan.device)
+    if settings.per_device_train_batch_size == "auto":
         reasons.append(f"Batch of {batch}: {'enough to keep the cores busy' if plan.device == 'cpu' else 'halved by itself if memory runs out'}.")
     batch = min(batch, len(encoded))
-    longest = sorted((len(e.input_ids) for e in encoded), reverse=True)[:batch]
+    longest = heapq.nlargest(batch, encoded.lengths)
     packed = plan.device == "cpu" and sum(longest) <= _PACKED_TOKENS
     if packed:
         from medassist.sft import packed_rows_stay_apart
@@ -252,7 +321,7 @@ def _lora_parameters(config: RunConfig, base: models.LoadedBase) -> int:
                if hasattr(m, "in_features") and n.rpartition(".")[2] in names)
 
 
-def _fit(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: list[EncodedExample],
+def _fit(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: TokenRows,
          evals: list[EncodedExample], resume: bool) -> PeftModel | None:
     """Trains; on running out of memory once more with half the batch, down to one. None when stopped."""
     while True:
@@ -292,9 +361,8 @@ def _plain_base(model: Any) -> Any:
     return model.unload() if hasattr(model, "peft_config") and hasattr(model, "unload") else model
 
 
-def _fit_once(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: list[EncodedExample],
+def _fit_once(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: TokenRows,
               evals: list[EncodedExample], resume: bool) -> PeftModel | None:
-    from datasets import Dataset
     from transformers import PrinterCallback
 
     from medassist import sft
@@ -304,9 +372,9 @@ def _fit_once(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: list[E
     checkpoints.clear_staging(place)
     start = checkpoints.newest_valid(place) if resume else None
     model = _add_adapter(run.config, base)
-    steps_per_epoch = math.ceil(math.ceil(len(encoded) / (shape.batch_size * _processes())) / shape.accumulation)
-    total = settings.max_steps or max(1, math.ceil(steps_per_epoch * settings.num_train_epochs))
-    save_steps = max(1, steps_per_epoch // settings.checkpoints_per_epoch) if settings.checkpoints_per_epoch else 0
+    per_epoch = steps_per_epoch(len(encoded), shape.batch_size, shape.accumulation, _processes())
+    total = count_steps(settings, per_epoch)
+    save_steps = max(1, per_epoch // settings.checkpoints_per_epoch) if settings.checkpoints_per_epoch else 0
     run.say(Plan(plan.device, plan.dtype, plan.attention, shape.batch_size, shape.accumulation, shape.checkpointing,
                  total, list(shape.reasons)))
     evaluate = partial(_evaluate, run, base, model, evals)
@@ -318,8 +386,7 @@ def _fit_once(run: _Run, base: models.LoadedBase, shape: _Shape, encoded: list[E
     collate = sft.collate_packed if shape.packed else partial(sft.collate_padded, pad_id=base.tokenizer.pad_token_id)
     trainer = sft.AnswerTrainer(
         model=model, processing_class=base.tokenizer, data_collator=collate, callbacks=[callback],
-        train_dataset=Dataset.from_dict({"input_ids": [list(e.input_ids) for e in encoded],
-                                         "labels": [list(e.labels) for e in encoded]}),
+        train_dataset=encoded.dataset,
         args=sft.sft_config(place / checkpoints.STAGING, epochs=settings.num_train_epochs,
                             max_steps=settings.max_steps, batch_size=shape.batch_size, accumulation=shape.accumulation,
                             settings=settings, device=plan.device, dtype=plan.dtype,
@@ -468,7 +535,7 @@ def plot_curve(losses: Sequence[tuple[int, float]], evals: Sequence[tuple[int, f
     figure.savefig(path)
 
 
-def _publish(run: _Run, base: models.LoadedBase, model: PeftModel, probe: EncodedExample) -> str:
+def _publish(run: _Run, base: models.LoadedBase, model: PeftModel, probe: dict[str, Any]) -> str:
     """Writes the adapter, loads it again from disk, and lets it stand only if it is finite and does something.
 
     Returns:
@@ -514,12 +581,12 @@ def _check_finite(weights: Path) -> None:
                                 "Lower the learning rate and start again.")
 
 
-def _output_change(base: models.LoadedBase, folder: Path, probe: EncodedExample) -> float:
-    """Largest change that the adapter on disk makes to the logits behind a training prompt."""
+def _output_change(base: models.LoadedBase, folder: Path, probe: dict[str, Any]) -> float:
+    """Largest change that the adapter on disk makes to the logits of a training row."""
     import torch
     from peft import PeftModel
 
-    ids = torch.tensor([probe.input_ids], device=base.model.device)
+    ids = torch.tensor([probe["input_ids"]], device=base.model.device)
     with torch.inference_mode():
         before = base.model(input_ids=ids, use_cache=False).logits.float()
         tuned = PeftModel.from_pretrained(base.model, str(folder)).eval()

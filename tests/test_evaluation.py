@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 
-from medassist import evaluation
+from medassist import evaluation, models, prompts
 from medassist.data import prepare_data
+from medassist.data.shapes import Example
 from medassist.errors import DataError
-from medassist.generation import Engine
+from medassist.generation import Answer, Engine
 from medassist.models import ModelSlot
-from medassist.scoring import Score, perplexity
+from medassist.scoring import Score, perplexity, score_answers
 
 
 def scores(values, tokens=10):
@@ -84,3 +87,67 @@ def test_held_out_falls_back_to_eval_and_says_so(tiny_config):
     assert evaluation.held_out(prepared)[1] == "eval"
     with pytest.raises(DataError, match="no test split"):
         evaluation.held_out(prepare_data(tiny_config(data__test_size=0, data__eval_size=0)))
+
+
+TALK = Example("And glucagon?", "It raises blood glucose.",
+               history=(("What is insulin?", "A hormone of the pancreas."),))
+
+
+class BrokenEngine:
+    def scoring_model(self, name):
+        raise RuntimeError("scoring begins")
+
+
+class FakeEngine:
+    """One model, whichever is asked for; remembers what it was asked."""
+
+    def __init__(self, loaded):
+        self.loaded, self.asked = loaded, []
+
+    @contextmanager
+    def scoring_model(self, name):
+        yield self.loaded, lambda tuned: nullcontext(self.loaded.model)
+
+    def answer(self, asks, sampling):
+        self.asked += asks
+        return [Answer("An answer.", 3, True) for _ in asks]
+
+
+def test_a_conversation_is_measured_on_its_last_answer_behind_what_went_before(tiny_base, tiny_config, tokenizer,
+                                                                              monkeypatch):
+    loaded = models.load_base(models.resolve_base(str(tiny_base)), models.plan_device("fp32", for_training=False))
+    engine = FakeEngine(loaded)
+    prepared = SimpleNamespace(test=[TALK], eval=(), sha256="0" * 64)
+    run = SimpleNamespace(name="tiny", config=tiny_config(data__system_prompt="Be brief."))
+    scored = []
+    monkeypatch.setattr(evaluation, "score_answers", lambda model, rows, **kwargs: scored.extend(rows) or
+                        score_answers(model, rows, **kwargs))
+    report = evaluation.evaluate_run(engine, run, prepared, budget=evaluation.Budget(5, 5))
+    encoded = prompts.encode_example(tokenizer, TALK.question, TALK.answer, history=TALK.history, max_length=64,
+                                     system_prompt="Be brief.")
+    assert scored == [encoded, encoded]  # under the base, and fine-tuned
+    alone = score_answers(loaded.model, [encoded])[0]
+    item, = report["items"]
+    assert item["tokens"] == alone.tokens == len(tokenizer(TALK.answer + "<|im_end|>")["input_ids"])
+    assert item["base_nll"] == pytest.approx(alone.nll / alone.tokens, rel=1e-3)
+    assert [m["content"] for m in engine.asked[0].messages] == [
+        "Be brief.", "What is insulin?", "A hormone of the pancreas.", "And glucagon?"]
+    assert [a.adapter for a in engine.asked] == [None, "tiny"]
+
+
+def test_no_more_held_out_rows_are_read_than_are_scored():
+    class Endless:
+        def __len__(self):
+            return 10**6
+
+        def __iter__(self):
+            for n in range(10**6):
+                assert n < 3, "read on"
+                yield TALK
+
+    rows, used = evaluation.held_out(SimpleNamespace(test=Endless(), eval=()))
+    assert used == "test" and len(rows) == 10**6
+    run = SimpleNamespace(name="x", config=SimpleNamespace(data=None))
+    with pytest.raises(RuntimeError, match="scoring"):
+        evaluation.evaluate_run(BrokenEngine(), run,
+                                SimpleNamespace(test=Endless(), eval=()), budget=evaluation.Budget(3, 0))

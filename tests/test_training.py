@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from medassist import adapters, checkpoints, models, prompts, sft, training
-from medassist.progress import Eval, Notice, Plan, Step
+from medassist.data.shapes import DataReport, Example
+from medassist.progress import Data, Eval, Notice, Plan, Step
 from medassist.scoring import score_answers
 
 
@@ -99,22 +100,139 @@ def test_overfitting_ten_rows_learns_them_and_stops_by_itself(root, tiny_config,
     assert sum(a.ended for a in answers) >= 9
 
 
+HISTORY = (("What is it?", "A disease of the airways."), ("What helps?", "Rest and a spray."))
+
+
+def as_row(encoded):
+    return {"input_ids": list(encoded.input_ids), "labels": list(encoded.labels)}
+
+
+def test_packed_and_padded_conversations_give_the_loss_of_their_answers_alone(tiny_base, tokenizer):
+    """Every answer's tokens count once, and no token of a question does."""
+    base = models.load_base(models.resolve_base(str(tiny_base)), models.plan_device("fp32", for_training=True))
+    talk, = prompts.encode_conversation(tokenizer, "And?", "Nothing more.", history=HISTORY, max_length=200)
+    short = prompts.encode_example(tokenizer, "Short?", "Yes.", max_length=64)
+    losses = sft._answer_losses(base.model, sft.collate_packed([as_row(talk), as_row(short)]))
+    turns = [*HISTORY, ("And?", "Nothing more.")]
+    alone = [prompts.encode_example(tokenizer, q, a, history=turns[:n], max_length=200)
+             for n, (q, a) in enumerate(turns)]
+    expected = score_answers(base.model, [*alone, short])
+    assert losses.numel() == sum(s.tokens for s in expected)
+    assert losses.sum().item() == pytest.approx(sum(s.nll for s in expected), rel=1e-4)
+    padded = sft.collate_padded([as_row(talk), as_row(short)], pad_id=3)
+    assert int((padded["labels"] != -100).sum()) == losses.numel()
+    whole = score_answers(base.model, [short, talk])
+    assert whole[1].nll == pytest.approx(sum(s.nll for s in expected[:3]), rel=1e-4)
+
+
+def test_rows_come_back_from_disk_as_they_went(tmp_path, tokenizer):
+    encoded = [row for n in range(2500) for row in prompts.encode_conversation(
+        tokenizer, f"Number {n}?", "It is. " * (n % 5 + 1), history=HISTORY[:n % 3], max_length=60)]
+    rows = sft.TokenRows(iter(encoded), tmp_path / "rows.arrow")
+    assert len(rows) == len(encoded) == 2500
+    assert list(rows.lengths) == [len(e.input_ids) for e in encoded]
+    assert (rows.trained, rows.cut) == (sum(e.trained_tokens for e in encoded), sum(e.cut for e in encoded))
+    assert all(rows[n] == as_row(encoded[n]) for n in (0, 1, 999, 1000, 2499, -1))
+    assert rows.dataset.cache_files == [{"filename": str(tmp_path / "rows.arrow")}]  # mapped, not held
+    assert (tmp_path / "rows.arrow").stat().st_size < 8.5 * sum(rows.lengths) + 20 * len(rows)
+
+
+def test_no_more_than_a_thousand_rows_wait_in_memory(tmp_path, tokenizer):
+    import weakref
+
+    alive, most = weakref.WeakSet(), 0
+
+    class Row(prompts.EncodedExample):
+        __hash__ = object.__hash__
+
+    def produce():
+        nonlocal most
+        for n in range(5000):
+            row = Row((n, 1, 2), ((1, 3),), False)
+            alive.add(row)
+            most = max(most, len(alive))
+            yield row
+
+    assert len(sft.TokenRows(produce(), tmp_path / "rows.arrow")) == 5000
+    assert most < 2100
+
+
+class OnceOnly:
+    """Examples that may be read through once, in order, as from a file."""
+
+    def __init__(self, examples):
+        self._examples, self.reads = examples, 0
+
+    def __len__(self):
+        return len(self._examples)
+
+    def __iter__(self):
+        self.reads += 1
+        yield from self._examples
+
+
+@pytest.fixture
+def train_examples(tiny_config, tmp_path, monkeypatch):
+    """Trains on examples made by hand; returns (result, folder, events)."""
+    from types import SimpleNamespace
+
+    def train(examples, evals=(), **dotted):
+        prepared = SimpleNamespace(train=examples, eval=evals, test=(), sha256="0" * 64,
+                                   report=DataReport((), {}, {}, ()))
+        monkeypatch.setattr(training, "prepare_data", lambda *args, **kwargs: prepared)
+        folder, events = tmp_path / "run", []
+        folder.mkdir()
+        return training.train(tiny_config(**dotted), folder, events.append), folder, events
+
+    return train
+
+
+def test_conversations_are_trained_on_in_one_pass_and_leave_no_rows_behind(train_examples, tokenizer):
+    examples = OnceOnly([Example(f"And {n}?", "Nothing more.", history=HISTORY) for n in range(12)])
+    end, folder, events = train_examples(examples, OnceOnly(examples._examples[:2]), data__max_length=128)
+    assert end.outcome == "finished", end.reason
+    assert examples.reads == 1
+    answers = sum(len(tokenizer(a + "<|im_end|>")["input_ids"]) for a in (*(a for _, a in HISTORY), "Nothing more."))
+    data, = (e for e in events if isinstance(e, Data))
+    assert (data.splits["train"], data.answer_tokens, data.cut) == (12, 12 * answers, 0)
+    assert {e.tokens for e in events if isinstance(e, Eval)} == {2 * answers}
+    assert not list(folder.glob(".rows*"))
+
+
+def test_a_failed_run_leaves_no_rows_behind(train_examples):
+    end, folder, _ = train_examples([Example("word " * 200, "So.")])
+    assert (end.outcome, end.next_step) == ("failed", "Raise data.max_length.")
+    assert not list(folder.glob(".rows*"))
+
+
+def test_a_chat_template_that_is_not_the_published_one_is_said_and_ends_no_run(train_examples, tiny_base, tmp_path):
+    import shutil
+
+    base = tmp_path / "TinyLlama-1.1B-Chat-v1.0"
+    shutil.copytree(tiny_base, base)
+    examples = [Example(f"Question {n}?", f"Answer {n}.") for n in range(8)]
+    end, _, events = train_examples(examples, base__id=str(base))
+    assert end.outcome == "finished"
+    assert sum("not the one published for TinyLlama" in e.message for e in events if isinstance(e, Notice)) == 1
+
+
 def test_packed_rows_give_the_loss_of_padded_ones(tiny_base, tokenizer):
     base = models.load_base(models.resolve_base(str(tiny_base)), models.plan_device("fp32", for_training=True))
     rows = [prompts.encode_example(tokenizer, q, a, max_length=64)
             for q, a in (("Short?", "Yes."), ("A longer question than that?", "A longer answer, with more words in it."))]
-    packed = sft.collate_packed([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+    packed = sft.collate_packed([as_row(r) for r in rows])
     together = sft._answer_losses(base.model, packed)
     apart = score_answers(base.model, rows)
     assert together.sum().item() == pytest.approx(sum(s.nll for s in apart), rel=1e-4)
     assert together.numel() == sum(s.tokens for s in apart)
-    assert sft.packed_rows_stay_apart(base.model, *rows)
+    assert sft.packed_rows_stay_apart(base.model, *map(as_row, rows))
 
 
 def test_a_model_that_mixes_packed_rows_is_found_out(tokenizer, monkeypatch):
     base = models.load_base(models.resolve_base("mini"), models.plan_device("fp32", for_training=True))
     rows = [prompts.encode_example(tokenizer, q, a, max_length=64)
             for q, a in (("What is asthma?", "A disease of the airways."), ("What is insulin?", "A hormone of the pancreas."))]
+    rows = [as_row(r) for r in rows]
     assert sft.packed_rows_stay_apart(base.model, *rows)
     original = base.model.forward
 
@@ -129,14 +247,16 @@ def test_a_model_that_mixes_packed_rows_is_found_out(tokenizer, monkeypatch):
 def test_scores_in_batches_equal_those_one_by_one_and_by_hand(tiny_base, tokenizer):
     base = models.load_base(models.resolve_base(str(tiny_base)), models.plan_device("fp32", for_training=False))
     rows = [prompts.encode_example(tokenizer, "Q" * n, "word " * n, max_length=64) for n in range(1, 12)]
+    rows += prompts.encode_conversation(tokenizer, "And?", "Last.", history=HISTORY, max_length=200)
+    assert len(rows[-1].spans) == 3
     together = score_answers(base.model, rows)
     alone = [score_answers(base.model, [r])[0] for r in rows]
     for row, a, b in zip(rows, together, alone):
         logits = base.model(torch.tensor([row.input_ids])).logits[0].double().log_softmax(-1)
-        by_hand = -sum(float(logits[t - 1, row.input_ids[t]]) for t in range(row.prompt_length, len(row.input_ids)))
+        by_hand = -sum(float(logits[t - 1, row.input_ids[t]]) for s in row.spans for t in range(*s))
         assert a.nll == pytest.approx(b.nll, rel=1e-4)
         assert a.nll == pytest.approx(by_hand, rel=1e-4)
-        assert a.tokens == len(row.input_ids) - row.prompt_length
+        assert a.tokens == row.trained_tokens == sum(x != -100 for x in row.labels)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(train_tiny, monkeypatch):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def main(args: argparse.Namespace) -> int:
     config = build_config(dotted={"base.id": args.base, "datasets": [{"id": args.dataset}]})
     ref = models.resolve_base(args.base)
     tokenizer = models.load_tokenizer(ref)
-    encoded = [prompts.encode_example(tokenizer, e.question, e.answer, max_length=256)
-               for e in prepare_data(config).train]
-    rows = [e for e in encoded if e is not None][:8 * args.steps]
+    encoded = (row for e in prepare_data(config).train for row in prompts.encode_conversation(
+        tokenizer, e.question, e.answer, history=e.history, max_length=256))
+    rows = list(islice(encoded, 8 * args.steps))
     first = None
     for way in WAYS:
         rate, loss = measure(way, ref, rows, args.steps)
