@@ -36,7 +36,8 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEM
               "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS", "HF_HOME",
               "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_CACHE",
               "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
-              "https_proxy", "no_proxy", "MEDASSIST_ADAPTERS", "SPACE_ID", "MEDASSIST_OPEN")
+              "https_proxy", "no_proxy", "MEDASSIST_ADAPTERS", "MEDASSIST_CACHE", "XDG_CACHE_HOME", "SPACE_ID",
+              "MEDASSIST_OPEN")
 _KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else -9
 
 _starting = threading.Lock()

@@ -21,6 +21,18 @@ DEEDS = ["pumps blood", "makes bile", "filters plasma", "stores platelets", "tak
          "makes insulin", "holds urine", "keeps water in", "takes up salt", "sees light"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Prepared data of the tests is kept apart from the user's, and goes with them."""
+    before = os.environ.get("MEDASSIST_CACHE")
+    os.environ["MEDASSIST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["MEDASSIST_CACHE"]
+    else:
+        os.environ["MEDASSIST_CACHE"] = before
+
+
 @pytest.fixture(autouse=True)
 def _own_adapters(tmp_path, monkeypatch):
     """No test touches the project's own adapters folder, or believes that it runs on a Space."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import os
-import pickle
 import subprocess
 import sys
 import time
-import zipfile
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
-from hub_server import HubServer
 
 from medassist import catalog
 from medassist.config import DatasetConfig, build_config
-from medassist.data import export_data, hub, load_upload, prepare_data, preview_rows, shapes
+from medassist.data import prepare_data, preview_rows, shapes
 from medassist.data.clean import answer_letter, clean_explanation, question_key, tidy
 from medassist.errors import DataError
 
@@ -121,7 +114,8 @@ SHAPES = {
 def test_shape_is_found(tmp_path, name):
     row, kind = SHAPES[name]
     prepared = read(tmp_path, [row, row], data={"clean": "none"})  # two: a standing instruction must show
-    assert (prepared.train[0].question, prepared.train[0].answer) == ("Q1?", "A1.")
+    example = prepared.train[0]
+    assert (example.history or ((example.question, example.answer),))[0] == ("Q1?", "A1.")
     assert prepared.report.sources[0].mapping_kind == kind
 
 
@@ -138,9 +132,18 @@ def test_a_few_standing_instructions_are_left_out_and_said(tmp_path):
     assert any("2 standing instructions were left out" in n for n in prepared.report.notes)
 
 
-def test_later_turns_are_counted(tmp_path):
-    prepared = read(tmp_path, [{"messages": TURNS}])
-    assert any("1 later answers" in n for n in prepared.report.notes)
+def test_conversations_keep_their_earlier_exchanges(tmp_path):
+    example = read(tmp_path, [{"messages": TURNS}]).train[0]
+    assert (example.question, example.answer, example.history) == ("More?", "A2.", (("Q1?", "A1."),))
+
+
+def test_conversations_that_begin_alike_are_not_torn_apart(tmp_path):
+    talk = [[{"role": "user", "content": f"Is cyst {i} bad?"}, {"role": "assistant", "content": f"No {k}."},
+             {"role": "user", "content": f"Sure {i} {k}?"}, {"role": "assistant", "content": f"Quite {i} {k}."}]
+            for i in range(20) for k in range(3)]
+    prepared = prepare(write_rows(tmp_path / "x.jsonl", [{"messages": t} for t in talk]), {"test_size": 12, "eval_size": 0})
+    first = [{e.history[0][0] for e in part} for part in (prepared.train, prepared.test)]
+    assert len(prepared.test) == 12 and not first[0] & first[1]
 
 
 def test_topic_is_kept_and_the_source_names_no_folder(tmp_path):
@@ -298,7 +301,7 @@ def test_answer_letter_is_read_only_from_an_answer_phrase():
         ("one<br/>two</p><b>three</b>", "one\ntwo\nthree"),
         ("H<sub>2</sub>O in <a href='x'>water</a>", "H2O in water"),
         ("BP < 90 and > 60", "BP < 90 and > 60"),
-        ("bell\x07 nul\x00 c1\x85", "bell nul c1"),
+        ("bell\x07 nul\x00 c1\x85", "bell nul c1…"),  # \x85 is an ellipsis read as Latin-1
         ("a\n\n\n\n\nb", "a\n\nb"),
         ("who ? ? ?", "who?"),
         ("می‌شود", "می‌شود"),  # the joiner is part of this word
@@ -527,7 +530,7 @@ def test_a_column_called_split_that_names_no_splits_is_left_alone(tmp_path):
 def test_the_seed_decides_the_split_and_the_hash_tells_data_apart(tmp_path):
     path = write_rows(tmp_path / "x.csv", cards(100))
     one, again, other = prepare(path), prepare(path), prepare(path, {"seed": 7})
-    assert one == again and set(one.test) != set(other.test)
+    assert list(one.test) == list(again.test) and set(one.test) != set(other.test)
     assert one.sha256 == again.sha256 != other.sha256
     (tmp_path / "elsewhere").mkdir()
     moved = prepare(write_rows(tmp_path / "elsewhere" / "y.csv", cards(100)))
@@ -535,42 +538,7 @@ def test_the_seed_decides_the_split_and_the_hash_tells_data_apart(tmp_path):
     assert prepare(write_rows(path, cards(100)[::-1])).sha256 != one.sha256
 
 
-# Files and folders
-
-
-def test_every_file_type_gives_the_same_examples(tmp_path):
-    rows = cards(30, topic="eye")
-    hashes = {
-        suffix: prepare(write_rows(tmp_path / f"x{suffix}", rows)).sha256
-        for suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-    }
-    columns = tmp_path / "columns.json"
-    columns.write_text(json.dumps({k: [r[k] for r in rows] for k in rows[0]}))
-    wrapped = tmp_path / "wrapped.json"
-    wrapped.write_text(json.dumps({"version": 1, "data": rows}))
-    lines = tmp_path / "lines.json"
-    lines.write_bytes((tmp_path / "x.jsonl").read_bytes())
-    for path in (columns, wrapped, lines):
-        hashes[path.name] = prepare(path).sha256
-    assert len(set(hashes.values())) == 1, hashes
-
-
-def test_a_folder_of_files_is_split_by_their_names(tmp_path):
-    write_rows(tmp_path / "train-00000.jsonl", cards(30))
-    write_rows(tmp_path / "validation.csv", cards(5, 30))
-    write_rows(tmp_path / "test.parquet", cards(4, 35))
-    (tmp_path / "dataset_info.json").write_text("{}")
-    assert prepare(tmp_path).report.splits == {"train": 30, "eval": 5, "test": 4}
-
-
-def test_saved_datasets_are_read_with_their_splits(tmp_path):
-    import datasets
-
-    parts = {"train": datasets.Dataset.from_list(cards(30)), "test": datasets.Dataset.from_list(cards(5, 30))}
-    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "several"))
-    parts["train"].save_to_disk(str(tmp_path / "one"))
-    assert prepare(tmp_path / "several").report.splits == {"train": 27, "eval": 3, "test": 5}
-    assert prepare(tmp_path / "one").report.sources[0].rows_read == 30
+# Preview, the starter set and export
 
 
 def test_preview_shows_rows_with_what_they_become(tmp_path):
@@ -589,32 +557,10 @@ def test_the_starter_set_is_taken_whole_with_its_own_splits():
     assert prepared.report.sources[0].licence == "CC BY 4.0" and all(e.topic for e in prepared.train)
 
 
-def test_export_comes_back_the_same(tmp_path):
-    prepared = prepare(write_rows(tmp_path / "x.csv", cards(40, topic="ear")))
-    written = export_data(prepared, tmp_path / "out")
-    assert len(written) == 10 and all(p.is_file() for p in written)
-    for kind in ("jsonl", "csv", "parquet"):
-        folder = tmp_path / kind
-        folder.mkdir()
-        for split in shapes.SPLITS:
-            (tmp_path / "out" / f"{split}.{kind}").rename(folder / f"{split}.{kind}")
-        assert prepare(folder).sha256 == prepared.sha256
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["sha256"] == prepared.sha256
-    with pytest.raises(DataError, match="'xml' is not a format"):
-        export_data(prepared, tmp_path, ["xml"])
-
-
 # What cannot be used
 
 
-def _blob(content):
-    return lambda path: path.write_bytes(content)
-
-
 NOT_USABLE = {
-    "no such file": ("x.csv", None, {}, "There is no file or folder"),
-    "empty file": ("x.csv", b"", {}, "is empty"),
-    "header only": ("x.csv", b"question,answer\n", {}, "holds no rows"),
     "no usable column": ("x.csv", b"name,age\nAnn,7\n", {}, "it has: name, age"),
     "question without answer": (
         "x.csv",
@@ -642,13 +588,9 @@ NOT_USABLE = {
         "no column for the answer",
     ),
     "all rows dropped": ("x.csv", b"question,answer\nx,\ny,\n", {}, "2 rows with no answer"),
-    "not Parquet": ("x.parquet", b"PAR1 and no more", {}, "not a readable Parquet file"),
-    "unknown ending": ("x.docx", b"hello", {}, "no ending that is known here"),
-    "empty folder": ("folder/", b"", {}, "holds no CSV"),
-    "broken saved dataset": ("folder/state.json", b"{}", {}, "not a readable saved dataset"),
     "one row": (
         "x.csv",
-        b"question,answer\nx,y\n",
+        b"question,answer\nWhat is gout?,A disease of joints.\n",
         {"data": {"test_size": 1}},
         "Nothing is left to train on",
     ),
@@ -672,140 +614,6 @@ def test_unusable_data_gives_one_sentence_and_a_next_step(tmp_path, name):
         )
     assert said in str(caught.value), str(caught.value)
     assert caught.value.next_step
-
-
-# Uploads
-
-
-def _zip(name, content):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-HEAD = b"question,answer\n"
-LINE = b'{"question": "Why?", "answer": "%s"}\n'
-HOSTILE = {
-    "gzip as csv": ("x.csv", lambda: gzip.compress(HEAD * 1000), "gzip archive"),
-    "gzip bomb as json": ("x.json", lambda: gzip.compress(b"[" * 30_000_000), "gzip archive"),
-    "zip as jsonl": ("x.jsonl", lambda: _zip("x.jsonl", LINE), "zip archive"),
-    "Excel as csv": ("x.csv", lambda: _zip("xl/workbook.xml", "x"), "zip archive or Excel file"),
-    "pickle as csv": ("x.csv", lambda: pickle.dumps({"question": "x"}), "pickle"),
-    "old pickle as csv": ("x.csv", lambda: pickle.dumps({"question": "x"}, protocol=0), "pickle"),
-    "pickle by name": ("x.pkl", lambda: pickle.dumps([1]), "is not a CSV, TSV, JSON or JSONL file"),
-    "parquet as jsonl": ("x.jsonl", lambda: b"PAR1" + b"\x15\x04" * 100, "Parquet file"),
-    "parquet by name": ("x.parquet", lambda: b"PAR1", "is not a CSV, TSV, JSON or JSONL file"),
-    "PDF as csv": ("x.csv", lambda: b"%PDF-1.7\n", "PDF"),
-    "program as csv": ("x.csv", lambda: b"\x7fELF\x02", "program"),
-    "SQLite as csv": ("x.csv", lambda: b"SQLite format 3\0", "SQLite database"),
-    "deep list": ("x.json", lambda: b"[" * 5_000_000, "nested too deeply"),
-    "deep object": ("x.json", lambda: b'{"a":' * 1_500_000, "nested too deeply"),
-    "deep line": (
-        "x.jsonl",
-        lambda: b'{"question":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
-        "nested too deeply",
-    ),
-    "nine levels": ("x.jsonl", lambda: b'{"question":' + b"[" * 9 + b"]" * 9 + b"}\n", "nested too deeply"),
-    "NUL at the start": ("x.csv", lambda: b"question\0,answer\nx,y\n", "NUL"),
-    "NUL later": ("x.csv", lambda: HEAD + b"x,y\n" * 3000 + b"x,\0\n", "Line 3002"),
-    "NUL in json": ("x.json", lambda: b'[{"question": "' + b"x" * 5000 + b'\0"}]', "NUL"),
-    "UTF-16": ("x.csv", lambda: "question,answer\nx,y\n".encode("utf-16"), "UTF-16"),
-    "UTF-16 without mark": ("x.csv", lambda: "question,answer\n".encode("utf-16-le"), "NUL"),
-    "UTF-32": ("x.csv", lambda: "question,answer\n".encode("utf-32"), "UTF-16"),
-    "Latin-1": ("x.csv", lambda: HEAD + "naïve,ja\n".encode("latin-1"), "Line 2 of x.csv is not UTF-8"),
-    "integer of 4,300 digits": ("x.jsonl", lambda: b'{"question": ' + b"9" * 4300 + b"}\n", "4,300 digits"),
-    "integer of a million digits": (
-        "x.json",
-        lambda: b'[{"question": ' + b"9" * 1_000_000 + b"}]",
-        "1,000,000 digits",
-    ),
-    "float of a million digits": ("x.json", lambda: b'[{"question": 1.' + b"9" * 1_000_000 + b"}]", "digits"),
-    "million-character CSV field": ("x.csv", lambda: HEAD + b"x," + b"y" * 1_000_000 + b"\n", "Line 2"),
-    "quoted million-character field": (
-        "x.csv",
-        lambda: HEAD + b'x,"' + b"y y\n" * 250_000 + b'"\n',
-        "1,000,000 characters",
-    ),
-    "CSV field of 8,001": (
-        "x.csv",
-        lambda: HEAD + b"x," + b"y" * 8001 + b"\n",
-        "8,001 characters in 'answer'",
-    ),
-    "JSON string of 8,001": ("x.jsonl", lambda: LINE % (b"y" * 8001), "8,001 characters in 'answer'"),
-    "open quotation mark": (
-        "x.csv",
-        lambda: HEAD + b'"x,y\n' * 1 + b"x,y\n" * 100_000,
-        "400,004 characters in 'question'",
-    ),
-    "11 MB": ("x.csv", lambda: HEAD + b"x,y\n" * 2_750_000, "11.0 MB; at most 10 MB"),
-    "20,001 rows of CSV": ("x.csv", lambda: HEAD + b"x,y\n" * 20_001, "more than 20,000 rows"),
-    "20,001 rows of JSONL": ("x.jsonl", lambda: LINE % b"x" * 20_001, "more than 20,000 rows"),
-    "three million empty objects": (
-        "x.json",
-        lambda: b"[" + b"{}," * 3_000_000 + b"{}]",
-        "more than 20,000 rows",
-    ),
-    "a row of a million numbers": (
-        "x.json",
-        lambda: b'[{"question": [' + b"1," * 999_999 + b"1]}]",
-        "too many values",
-    ),
-    "201 columns": (
-        "x.csv",
-        lambda: ",".join(f"c{i}" for i in range(201)).encode() + b"\nx\n",
-        "201 columns",
-    ),
-    "10,000 fields in a row": (
-        "x.jsonl",
-        lambda: json.dumps({str(i): 1 for i in range(10_000)}).encode(),
-        "10,000 fields",
-    ),
-    "two columns of one name": ("x.csv", lambda: b"question,question\nx,y\n", "two columns named 'question'"),
-    "too many fields": ("x.csv", lambda: HEAD + b"x,y,z\n", "Row 1 of x.csv has 3 fields, its header 2"),
-    "not JSON": ("x.json", lambda: b"question: why", "not valid JSON"),
-    "cut JSON": ("x.json", lambda: b'[{"question": "x"', "not valid JSON"),
-    "JSON and more": ("x.json", lambda: b'[{"question": "x"}] and more', "not valid JSON"),
-    "a bad line": ("x.jsonl", lambda: LINE % b"x" + b"oops\n", "Line 2 of x.jsonl is not valid JSON"),
-    "rows that are no objects": ("x.json", lambda: b"[1, 2, 3]", "Row 1 of x.json is not an object"),
-    "a bare string": ("x.json", lambda: b'"hello"', "holds no list of rows"),
-    "white space": ("x.csv", lambda: b" \n" * 5000, "is empty"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_upload_gets_one_plain_sentence(tmp_path, name):
-    file, content, said = HOSTILE[name]
-    path = tmp_path / file
-    path.write_bytes(content())
-    started = time.perf_counter()
-    with pytest.raises(DataError) as caught:
-        load_upload(path)
-    assert time.perf_counter() - started < 2.0
-    message = caught.value.message
-    assert said in message, message
-    assert message.endswith(".") and "\n" not in message and len(message) < 250
-    assert "Error" not in message and caught.value.next_step
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_fair_upload_is_read(tmp_path):
-    path = tmp_path / "Meine Karten.csv"
-    path.write_bytes('\ufeffquestion;answer\n"What; is\ngout?";Arthritis, à la carte\n\n'.encode())
-    assert load_upload(path) == [{"question": "What; is\ngout?", "answer": "Arthritis, à la carte"}]
-    path = tmp_path / "x.json"
-    path.write_text('[{"question": "x", "n": NaN, "messages": [{"role": "user"}]}]')
-    assert load_upload(path) == [{"question": "x", "n": None, "messages": [{"role": "user"}]}]
-
-
-def test_an_upload_at_the_limits_is_read(tmp_path):
-    path = write_rows(tmp_path / "x.jsonl", [{"question": "x" * 8000, "answer": "y"}, *cards(19_999)])
-    assert len(load_upload(path)) == 20_000
-
-
-def test_an_upload_that_is_gone():
-    with pytest.raises(DataError, match="gone"):
-        load_upload("/no/such/file.csv")
 
 
 # Recipes and the catalogue's own columns
@@ -836,135 +644,6 @@ def test_each_recipe_runs_on_local_files_in_place_of_its_datasets(tmp_path, reci
     limits = [d.max_rows or 1500 for d in config.datasets]
     assert sum(prepared.report.splits.values()) == sum(min(m, 1500) for m in limits)
     assert len(prepared.test) > 0 and len(prepared.train) > len(prepared.test)
-
-
-# The Hub, through its real client against a stand-in
-
-FETCH = """
-import json, sys, time
-from medassist.config import build_config
-from medassist.data import prepare_data
-from medassist.errors import DataError
-for dataset in json.loads(sys.argv[1]):
-    started = time.perf_counter()
-    try:
-        prepared = prepare_data(build_config({"datasets": [dataset]}))
-        found = {**prepared.report.to_json(), "first": prepared.train[0].question}
-    except DataError as error:
-        found = {"message": error.message, "next_step": error.next_step}
-    print(json.dumps({**found, "elapsed_s": time.perf_counter() - started}))
-"""
-
-
-def fetch(env, *datasets):
-    out = subprocess.run(
-        [sys.executable, "-c", FETCH, json.dumps(datasets)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **env},
-        timeout=60,
-    )
-    assert out.returncode == 0, out.stderr[-2000:]
-    return [json.loads(line) for line in out.stdout.splitlines()]
-
-
-def test_hub_datasets_come_in_or_say_why_not(tmp_path):
-    with HubServer(tmp_path / "hub") as server:
-        rows = write_rows(tmp_path / "rows.parquet", cards(20)).read_bytes()
-        for name in ("ann/cards", "ann/gated", "ann/locked", "ann/busy"):
-            server.add_file("datasets", name, "data/train-00000-of-00001.parquet", rows)
-            server.add_file("datasets", name, "README.md", "# Cards\n")
-        server.add_file(
-            "datasets",
-            "ann/cards",
-            "data/test-00000-of-00001.parquet",
-            write_rows(tmp_path / "test.parquet", cards(5, 20)).read_bytes(),
-        )
-        medquad = [
-            {"qtype": "information", "Question": f"What is {i}?", "Answer": "A thing."} for i in range(9)
-        ]
-        server.add_file(
-            "datasets",
-            "keivalya/MedQuad-MedicalQnADataset",
-            "medDataset_processed.csv",
-            write_rows(tmp_path / "medquad.csv", medquad).read_bytes(),
-        )
-        server.add_file(
-            "datasets",
-            "ann/outside",
-            "README.md",
-            f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path / 'medquad.csv'}\n---\n",
-        )
-        server.add_file("datasets", "ann/code", "code.py", "raise SystemExit")
-        server.add_file("datasets", "ann/words", "README.md", "# No data\n")
-        server.add_file("datasets", "ann/photos", "train/eye/1.png", b"\x89PNG")
-        server.fail(r"ann/gated/resolve/", status=401, code="GatedRepo")
-        server.fail(r"ann/locked", status=403)
-        server.fail(r"ann/busy", status=429)
-        env = server.env(tmp_path / "home")
-        good, medquad_found, *refused = fetch(
-            env,
-            {"id": "ann/cards"},
-            {"id": "medquad"},
-            {"id": "ann/gated"},
-            {"id": "ann/locked"},
-            {"id": "ann/nothing"},
-            {"id": "ann/busy"},
-            {"id": "ann/outside"},
-            {"id": "ann/code"},
-            {"id": "ann/words"},
-            {"id": "ann/photos"},
-            {"id": "ann/cards", "revision": "v9"},
-            {"id": "ann/cards", "subset": "german"},
-        )
-        assert (
-            good["splits"] == {"train": 18, "eval": 2, "test": 5} and good["sources"][0]["id"] == "ann/cards"
-        )
-        source = medquad_found["sources"][0]
-        assert source["columns"] == {"question": "Question", "answer": "Answer", "topic": "qtype"}
-        assert source["id"] == "keivalya/MedQuad-MedicalQnADataset" and "CC-BY-4.0" in source["licence"]
-        said = [
-            "is gated",
-            "is gated",
-            "has no dataset ann/nothing",
-            "status 429",
-            "outside its own repository",
-            "needs code of its own",
-            "no files that can be read",
-            "is not a table",
-            "no revision 'v9'",
-            "no subset 'german'",
-        ]
-        for answer, words in zip(refused, said, strict=True):
-            assert words in answer["message"] and answer["next_step"] and answer["elapsed_s"] < 10, answer
-        assert "set HF_TOKEN" in refused[0]["next_step"]
-        # What was fetched once is there without the Hub; what was not is said to be missing.
-        cached, missing = fetch({**env, "HF_HUB_OFFLINE": "1"}, {"id": "ann/cards"}, {"id": "ann/other"})
-        assert cached["first"] == good["first"]
-        assert "HF_HUB_OFFLINE is set" in missing["message"]
-
-
-def test_files_outside_a_datasets_own_repository_are_refused():
-    builder = type("Csv", (), {"__module__": "datasets.packaged_modules.csv.csv"})()
-    for file, fair in (("hf://datasets/ann/cards@abc/x.csv", True), ("https://example.org/x.csv", False)):
-        builder.config = SimpleNamespace(data_files={"train": [file]})
-        if fair:
-            hub._check_builder(builder, "ann/cards")
-        else:
-            with pytest.raises(DataError, match="outside its own repository"):
-                hub._check_builder(builder, "ann/cards")
-
-
-def test_no_network_is_one_sentence_within_seconds(tmp_path):
-    env = {
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HOME": str(tmp_path),
-        "HF_HUB_OFFLINE": "0",
-        "NO_PROXY": "127.0.0.1",
-    }
-    (answer,) = fetch(env, {"id": "ann/cards"})
-    assert "could not be reached" in answer["message"] and "local file" in answer["next_step"]
-    assert answer["elapsed_s"] < 10
 
 
 def test_importing_the_package_loads_nothing_heavy():

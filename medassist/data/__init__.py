@@ -4,8 +4,9 @@
     from medassist.data import prepare_data
     prepared = prepare_data(RunConfig())   # the embedded flashcards
 
-Files are the steps in their order: load (hub, textfiles, upload) → mapping → rows (choice, clean) → split;
-prepare runs them, export writes the result. Knows nothing of models, prompts or training.
+Files are the steps in their order: load (hub, textfiles, tablefiles, medquad, upload) → mapping → rows (choice) →
+stages (clean, boilerplate, personal; kept on disk by store) → duplicates → split → overlap; prepare runs them, export
+writes the result. Knows nothing of models, prompts or training.
 """
 
 from medassist.data.export import export_data

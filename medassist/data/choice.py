@@ -62,7 +62,7 @@ def read_options(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[str]:
 def parse_options(cell: Any) -> list[str]:
     """Options from a list, a dict of letter → text or a list of {key, value}, also as JSON or Python text."""
     if isinstance(cell, str):
-        cell = _parse_text(cell)
+        cell = parse_text(cell)
     if isinstance(cell, Mapping):
         if isinstance(cell.get("text"), list):  # {"label": ["A", …], "text": ["…", …]}
             return [str(v) for v in cell["text"]]
@@ -74,9 +74,10 @@ def parse_options(cell: Any) -> list[str]:
     return []
 
 
-def _parse_text(text: str) -> Any:
+def parse_text(text: str, longest: int = 20_000) -> Any:
+    """A list or object written as JSON or as Python's own text; None for anything else."""
     text = text.strip()
-    if len(text) > 20_000 or text[:1] not in "[{(":
+    if len(text) > longest or text[:1] not in "[{(":
         return None
     for parse in (json.loads, ast.literal_eval):
         try:

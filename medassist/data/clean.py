@@ -1,4 +1,4 @@
-"""Text in, tidier text out: white space, control characters, HTML, and exam explanations' set phrases.
+"""Text in, tidier text out: HTML, broken encoding, control characters, white space, exam explanations' set phrases.
 
 Pure functions, linear in the length of the text: no expression repeats a repetition without a bound.
 Knows nothing of rows or columns.
@@ -11,6 +11,9 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any
 
 _INLINE_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|a|sub|sup|font)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(r"</?(?:p|br|div|ul|ol|li|h[1-6]|table|tr|td|th|tbody|img|hr)(?:\s[^<>]{0,300})?/?>",
@@ -51,23 +54,121 @@ def strip(text: str) -> str:
     return (text if text.isascii() else _HALF_PAIR.sub("", text)).strip()
 
 
-def tidy(text: str) -> str:
-    """The text with HTML undone, invisible and control characters gone and white space in order."""
+def undo_html(text: str) -> str:
+    """The text without tags, and with entities such as &amp; read."""
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
         text = _BLOCK_TAG.sub(" ", _LINE_TAG.sub("\n", _INLINE_TAG.sub("", text)))
+    return text
+
+
+def mend_encoding(text: str) -> str:
+    """The text with UTF-8 that was read as something else put right ("Itâ€™s"), by the ftfy library."""
+    if text.isascii():
+        return text
+    fixed = _ftfy().fix_encoding(text)
+    return fixed if fixed != text else text
+
+
+@cache
+def _ftfy() -> Any:
+    import ftfy
+
+    return ftfy
+
+
+def drop_control(text: str) -> str:
+    """The text in composed form, without invisible and control characters; line ends are line feeds."""
     text = strip(text).replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():  # three quarters of all texts skip this
         text = unicodedata.normalize("NFC", text).replace("\u2028", "\n").replace("\u2029", "\n")
         text = _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
+    return _CONTROL.sub(" ", text)
+
+
+def order_space(text: str) -> str:
+    """The text with single spaces, at most one empty line at a time, and none before a mark."""
     # str.split takes every kind of white space, the no-break space included.
-    text = "\n".join([" ".join(line.split()) for line in _CONTROL.sub(" ", text).split("\n")])
+    text = "\n".join([" ".join(line.split()) for line in text.split("\n")])
     if "\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n", text)
     if any(mark in text for mark in (" ?", " !", " .", " ,", " ;", " :")):
         text = _SPACE_BEFORE_MARK.sub(r"\1", text)
     return (_QUESTION_MARKS.sub("?", text) if "??" in text or "? ?" in text else text).strip()
+
+
+# By the names of `config.CLEANING_STEPS`, in the order in which they are taken.
+TEXT_STEPS: dict[str, Callable[[str], str]] = {
+    "html": undo_html, "mojibake": mend_encoding, "control_characters": drop_control, "white_space": order_space}
+
+
+def tidy(text: str) -> str:
+    """The text through all of TEXT_STEPS."""
+    for step in TEXT_STEPS.values():
+        text = step(text)
+    return text.strip()
+
+
+class TextCleaner:
+    """Cleans one row's cells after another and remembers which steps changed something in the row.
+
+    Args:
+        steps: names out of `config.CLEANING_STEPS`; those that are not steps of a text are passed over.
+    """
+
+    def __init__(self, steps: Collection[str]) -> None:
+        self.steps = frozenset(steps)
+        self._text_steps = [(name, step) for name, step in TEXT_STEPS.items() if name in self.steps]
+        self.changed: dict[str, tuple[str, str]] = {}  # step → a text before and after it, of the row at hand
+
+    def start_row(self) -> None:
+        self.changed = {}
+
+    def note(self, step: str, before: str, after: str) -> None:
+        """Remembers that `step` changed `before` to `after`."""
+        self.changed.setdefault(step, (before, after))
+
+    def __call__(self, text: str) -> str:
+        text = strip(text)
+        for name, step in self._text_steps:
+            after = step(text)
+            # White space at the ends and other line ends are no change worth a line in a report.
+            if after is not text and after != text:
+                self.note(name, text, after)
+            text = after
+        return text.strip()
+
+
+_NOTHING = frozenset(["yes", "no", "none", "nil", "ok", "okay", "maybe", "sure", "thanks", "topics", "either", "both", "unknown", "na", "nan", "null", "see", "above", "below", "the", "answer", "text", "here", "click", "more", "read", "learn", "link", "this", "page"])
+_URL_ONLY = re.compile(r"\s*(?:https?://|www\.)\S{1,2000}\s*")
+_YES_NO = frozenset(("yes", "no", "true", "false", "maybe"))
+_END_OF_SENTENCE = re.compile(r"[.?!\u3002\uff01\uff1f][\"'\u201d\u2019)\]]{0,2}(?=\s|$)|\n")
+
+
+def is_yes_no(answer: str) -> bool:
+    """Whether an answer is a bare yes, no or maybe; sets made of these are questions for yes or no."""
+    return answer.strip(" .!").lower() in _YES_NO
+
+
+def says_nothing(answer: str, min_words: int = 1) -> bool:
+    """Whether an answer means nothing alone: too few words, an address, "see above", or a heading for what is missing."""
+    words = _WORDS.findall(answer.lower())
+    if len(words) < min_words or _URL_ONLY.fullmatch(answer):
+        return True
+    return len(words) <= 4 and (all(w in _NOTHING for w in words) or answer.rstrip().endswith(":"))
+
+
+def cut_at_sentence(text: str, longest: int) -> str:
+    """At most `longest` characters of the text, up to the last end of a sentence; of a word, if that is in the first half."""
+    if len(text) <= longest:
+        return text
+    head = text[:longest]
+    end = max((m.end() for m in _END_OF_SENTENCE.finditer(head, longest // 2)), default=0)
+    if end:
+        return head[:end].rstrip()
+    space = head.rfind(" ")
+    return head[:space if space > longest // 2 else longest].rstrip()
 
 
 def question_key(text: str) -> str:

@@ -1,149 +1,152 @@
-"""Train, eval and test: by question, so that no question stands in two splits.
+"""Train, eval and test: by group, so that no question stands in two splits.
 
-    from medassist.data.split import split_candidates
+    from medassist.data.split import split_rows
 
 A source's own splits are kept. Where it has an eval but no test split, that is the test split, and eval is
-cut from train. A question in two splits stays in the later one of train < eval < test. Knows no files.
+cut from train. What stands in two splits stays in the later one of train < eval < test. Works on hashes of the rows,
+a few dozen bytes each; knows no files and no texts.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from medassist.data import shapes
-from medassist.data.shapes import Candidate
 from medassist.errors import DataError
 
+TRAIN, EVAL, TEST = 0, 1, 2
 _EVAL_CAP = 200  # the default eval split is for a loss curve; more only costs time
 
 
 @dataclass
-class Splits:
-    """The three splits, what was dropped on the way, and notes for the report."""
+class Rows:
+    """The rows that wait for a split, in order; arrays of shape (rows,)."""
 
-    train: list[Candidate] = field(default_factory=list)
-    eval: list[Candidate] = field(default_factory=list)
-    test: list[Candidate] = field(default_factory=list)
+    place: np.ndarray  # int64, in the prepared dataset
+    source: np.ndarray  # int16, in config.datasets
+    own: np.ndarray  # int8, the split that the source filed it under: -1 for none, else TRAIN, EVAL or TEST
+    key: np.ndarray  # int64, hash of the question
+    group: np.ndarray  # int64; rows of one group never stand in two splits
+    cut_group: np.ndarray  # int64; as group, and also a topic's rows together where that is wanted
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, chosen: np.ndarray) -> Rows:
+        """The rows that a mask or an array of indices chooses."""
+        return Rows(self.place[chosen], self.source[chosen], self.own[chosen], self.key[chosen], self.group[chosen],
+                    self.cut_group[chosen])
+
+
+@dataclass
+class Splits:
+    """Places of the three splits, what was dropped on the way, and notes for the report."""
+
+    train: np.ndarray
+    eval: np.ndarray
+    test: np.ndarray
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
 
-def split_candidates(candidates: Sequence[Candidate], *, test_size: int | None, eval_size: int | None,
-                     seed: int, keep_repeats: bool = False) -> Splits:
-    """Split by question.
+def own_splits(source: np.ndarray, own: np.ndarray, test_size: int | None) -> tuple[np.ndarray, dict[int, set[int]]]:
+    """The split that each row starts in, and which sources have a test and an eval split of their own.
+
+    A source's eval split is its test split where it has none and one is wanted.
+    """
+    named = {code: set(source[own == code].tolist()) for code in (EVAL, TEST)}
+    promoted = named[EVAL] - named[TEST] if test_size != 0 else set()
+    start = np.where(own < 0, TRAIN, own).astype(np.int8)
+    if promoted:
+        start[(start == EVAL) & np.isin(source, sorted(promoted))] = TEST
+    return start, {TEST: named[TEST] | promoted, EVAL: named[EVAL] - promoted}
+
+
+def split_rows(rows: Rows, *, test_size: int | None, eval_size: int | None, seed: int) -> Splits:
+    """Split by group.
 
     Args:
-        candidates: in order; each keeps its place within its split.
         test_size: examples held out; None for the data's own test split, else a tenth; 0 for none.
         eval_size: None for the data's own, else a tenth of the training part; never more than 200.
-        seed: decides which questions are held out.
-        keep_repeats: keep a question that has the same answer twice within one split.
+        seed: decides which groups are held out.
 
     Raises:
         DataError: nothing would be left to train on.
     """
-    splits = Splits()
-    own = _own_splits(candidates, test_size, splits)
-    if not keep_repeats:
-        _take_out_repeats(splits)
-    _take_out_leaks(splits)
-    rng = random.Random(seed)
-
-    pool = len([c for c in splits.train if c.source not in own["test"]])
-    wanted = test_size if test_size is not None else len(splits.test) + _tenth(pool)
-    splits.test = _fit(splits.test, wanted, shapes.OVER_TEST, splits, rng)
-    splits.test += _cut(splits, wanted - len(splits.test), own["test"], rng, "test_size")
-
-    pool = len([c for c in splits.train if c.source not in own["eval"]])
-    wanted = eval_size if eval_size is not None else min(_EVAL_CAP, len(splits.eval) + _tenth(pool))
-    splits.eval = _fit(splits.eval, wanted, shapes.OVER_EVAL, splits, rng)
-    splits.eval += _cut(splits, wanted - len(splits.eval), own["eval"] if eval_size is None else set(), rng,
-                        "eval_size")
-    if not splits.train:
-        raise DataError(f"Nothing is left to train on: {len(splits.test)} examples went to test and "
-                        f"{len(splits.eval)} to eval.",
+    dropped: Counter[str] = Counter()
+    notes: list[str] = []
+    start, own = own_splits(rows.source, rows.own, test_size)
+    if (start[rows.own == EVAL] == TEST).any():
+        notes.append("The data's own evaluation split is the test split; eval is cut from train.")
+    parts = {code: rows.take(start == code) for code in (TRAIN, EVAL, TEST)}
+    for code, later, same, like in ((EVAL, TEST, shapes.ALSO_IN_TEST, shapes.LIKE_TEST),
+                                    (TRAIN, TEST, shapes.ALSO_IN_TEST, shapes.LIKE_TEST),
+                                    (TRAIN, EVAL, shapes.ALSO_IN_EVAL, shapes.LIKE_EVAL)):
+        parts[code] = _without_leaks(parts[code], parts[later], same, like, dropped)
+    rng = np.random.default_rng(seed)
+    held = {}
+    for code, size, reason, setting in ((TEST, test_size, shapes.OVER_TEST, "test_size"),
+                                        (EVAL, eval_size, shapes.OVER_EVAL, "eval_size")):
+        pool = int((~np.isin(parts[TRAIN].source, sorted(own[code]))).sum())
+        wanted = size if size is not None else len(parts[code]) + _tenth(pool)
+        if code == EVAL and size is None:
+            wanted = min(_EVAL_CAP, wanted)
+        fitted = _fit(parts[code], wanted, reason, dropped, rng)
+        closed = set() if code == EVAL and size is not None else own[code]
+        parts[TRAIN], cut, short = _cut(parts[TRAIN], wanted - len(fitted), closed, rng)
+        if short:
+            notes.append(f"data.{setting}: {short} fewer held-out examples than asked for, "
+                         "because questions are not torn apart and own splits are kept.")
+        held[code] = np.concatenate([fitted.place, cut.place])
+    if not len(parts[TRAIN]):
+        raise DataError(f"Nothing is left to train on: {len(held[TEST])} examples went to test and "
+                        f"{len(held[EVAL])} to eval.",
                         "Lower data.test_size and data.eval_size, or add rows.")
-    return splits
+    return Splits(parts[TRAIN].place, held[EVAL], held[TEST], dropped, notes)
 
 
 def _tenth(count: int) -> int:
     return max(1, round(count / 10)) if count > 1 else 0
 
 
-def _own_splits(candidates: Sequence[Candidate], test_size: int | None,
-                splits: Splits) -> dict[str, set[int]]:
-    """File candidates under their sources' own splits; returns which sources have such splits."""
-    named = {s: {c.source for c in candidates if c.split == s} for s in shapes.SPLITS}
-    promoted = named["eval"] - named["test"] if test_size != 0 else set()
-    if promoted:
-        splits.notes.append("The data's own evaluation split is the test split; eval is cut from train.")
-    for candidate in candidates:
-        place = candidate.split or "train"
-        if place == "eval" and candidate.source in promoted:
-            place = "test"
-        getattr(splits, place).append(candidate)
-    return {"test": named["test"] | promoted, "eval": named["eval"] - promoted}
+def _without_leaks(rows: Rows, later: Rows, same: str, like: str, dropped: Counter[str]) -> Rows:
+    """Rows without those whose question, answer or wording stands in a later split."""
+    question = np.isin(rows.key, later.key)
+    group = np.isin(rows.group, later.group)
+    dropped[same] += int(question.sum())
+    dropped[like] += int((group & ~question).sum())
+    return rows.take(~(question | group))
 
 
-def _take_out_repeats(splits: Splits) -> None:
-    """One of each pair within a split; sources may hold the same rows."""
-    for name in shapes.SPLITS:
-        seen: set[tuple[str, str]] = set()
-        kept = []
-        for candidate in getattr(splits, name):
-            pair = (candidate.key, candidate.example.answer)
-            if pair in seen:
-                splits.dropped[shapes.REPEATED] += 1
-            else:
-                seen.add(pair)
-                kept.append(candidate)
-        setattr(splits, name, kept)
-
-
-def _take_out_leaks(splits: Splits) -> None:
-    """Take questions out of a split that stand in a later one of train < eval < test."""
-    for name, later, reason in (("eval", "test", shapes.ALSO_IN_TEST), ("train", "test", shapes.ALSO_IN_TEST),
-                                ("train", "eval", shapes.ALSO_IN_EVAL)):
-        keys = {c.key for c in getattr(splits, later)}
-        rows = getattr(splits, name)
-        kept = [c for c in rows if c.key not in keys]
-        splits.dropped[reason] += len(rows) - len(kept)
-        setattr(splits, name, kept)
-
-
-def _fit(rows: list[Candidate], wanted: int, reason: str, splits: Splits,
-         rng: random.Random) -> list[Candidate]:
+def _fit(rows: Rows, wanted: int, reason: str, dropped: Counter[str], rng: np.random.Generator) -> Rows:
     """At most `wanted` of a data's own held-out rows; the others are not trained on either."""
     if len(rows) <= wanted:
         return rows
-    chosen = set(rng.sample(range(len(rows)), wanted))
-    splits.dropped[reason] += len(rows) - wanted
-    return [c for i, c in enumerate(rows) if i in chosen]
+    dropped[reason] += len(rows) - wanted
+    return rows.take(np.sort(rng.choice(len(rows), wanted, replace=False)))
 
 
-def _cut(splits: Splits, wanted: int, not_from: set[int], rng: random.Random,
-         setting: str) -> list[Candidate]:
-    """Move `wanted` examples out of train, whole questions at a time, from sources without such a split."""
-    if wanted <= 0:
-        return []
-    eligible = {c.key for c in splits.train if c.source not in not_from}
-    groups = Counter(c.key for c in splits.train if c.key in eligible)
-    order = list(groups)
-    rng.shuffle(order)
-    taken: set[str] = set()
+def _cut(train: Rows, wanted: int, not_from: set[int], rng: np.random.Generator) -> tuple[Rows, Rows, int]:
+    """`wanted` rows moved out of train, whole groups at a time, from sources without such a split.
+
+    Returns:
+        What stays, what was cut, and how many fewer were found than wanted.
+    """
+    if wanted <= 0 or not len(train):
+        return train, train.take(np.zeros(len(train), dtype=bool)), max(wanted, 0)
+    groups, index, counts = np.unique(train.cut_group, return_inverse=True, return_counts=True)
+    closed = np.zeros(len(groups), dtype=bool)
+    closed[index[np.isin(train.source, sorted(not_from))]] = True
+    taken = np.zeros(len(groups), dtype=bool)
     count = 0
-    for key in order:
-        if count + groups[key] <= wanted:
-            taken.add(key)
-            count += groups[key]
-        if count == wanted:
-            break
-    if count < wanted:
-        splits.notes.append(f"data.{setting}: {wanted - count} fewer held-out examples than asked for, "
-                            "because questions are not torn apart and own splits are kept.")
-    cut = [c for c in splits.train if c.key in taken]
-    splits.train = [c for c in splits.train if c.key not in taken]
-    return cut
+    for group in rng.permutation(len(groups)).tolist():
+        if not closed[group] and count + counts[group] <= wanted:
+            taken[group] = True
+            count += int(counts[group])
+            if count == wanted:
+                break
+    cut = taken[index]
+    return train.take(~cut), train.take(cut), wanted - count
