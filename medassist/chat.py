@@ -128,15 +128,17 @@ class Assistant:
 
     def stream_pair(self, question: str, *, adapter: str, sampling: Sampling = Sampling(),
                     cancel: threading.Event | None = None, gate_holds: bool = False,
-                    typed: bool = True) -> Iterator[Pair]:
+                    typed: bool = True, earlier: Sequence[tuple[str, str]] = ()) -> Iterator[Pair]:
         """Yields base and fine-tuned answers to one question, growing side by side.
 
         Args:
             gate_holds: off-topic questions are refused, as on a public Space; else they are only marked.
             typed: a person wrote the question, so red flags come first. Held-out questions pass neither.
+            earlier: what was asked and answered before it, where a held-out question ends a conversation.
         """
         question = check_question(question)
-        decision = self.gate.check(question)
+        before = prompts.history_messages(earlier)
+        decision = self.gate.check(question, before)
         # Red flags stand by themselves here: an emergency must be seen whatever the gate makes of it.
         escalation = check_red_flags(question) if typed else None
         pair = Pair(Answer(), Answer(), decision, escalation)
@@ -146,7 +148,7 @@ class Assistant:
         if typed and gate_holds and decision.route != "answer":
             yield replace(pair, refused=True, done=True)
             return
-        asks = [self._ask(question, [], name, like=adapter) for name in (None, adapter)]
+        asks = [self._ask(question, before, name, like=adapter) for name in (None, adapter)]
         for base, tuned in self.engine.stream(asks, sampling, cancel=cancel):
             pair = replace(pair, base=base, tuned=tuned)
             yield pair

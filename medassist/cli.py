@@ -258,41 +258,47 @@ def _add_data(verbs: Any) -> None:
     parser = _verb(verbs, "data", "look at a dataset as it would be trained on, check it, or export it", _data)
     parser.add_argument("action", choices=("preview", "check", "export"))
     _add_settings(parser)
-    parser.add_argument("--rows", type=int, default=3, help="rows to preview (default 3)")
+    parser.add_argument("--rows", type=int, default=3, help="training rows to preview (default 3)")
+    parser.add_argument("--examples", action="store_true", help="check: also rows that each step changed or dropped")
     parser.add_argument("--out", type=Path, help="folder to export to")
-    parser.add_argument("--format", action="append", choices=("jsonl", "csv", "parquet"), help="default: all three")
+    parser.add_argument("--format", action="append", choices=("jsonl", "csv", "parquet", "disk"),
+                        help="what to export; may be repeated (default: all four)")
 
 
 def _data(args: argparse.Namespace) -> int:
     from medassist.data import export_data, prepare_data
+    from medassist.data.export import FORMATS
+    from medassist.data.report import report_json, report_text
 
+    if args.action == "export" and args.out is None:
+        raise UsageError("--out is missing.", "Name the folder to export to.")
     config = config_from_args(args)
     prepared = prepare_data(config, catalogue_only=access.is_public())
     if args.action == "export":
-        if args.out is None:
-            raise UsageError("--out is missing.", "Name the folder to export to.")
-        for path in export_data(prepared, args.out, tuple(args.format or ("jsonl", "csv", "parquet"))):
+        for path in export_data(prepared, args.out, tuple(args.format or FORMATS)):
             print(json.dumps({"file": str(path)}) if args.json else path)
         return 0
-    report = {**prepared.report.to_json(), "dataset_sha256": prepared.sha256}
     if args.action == "check":
-        print(json.dumps(report, ensure_ascii=False) if args.json else _report_text(report))
+        print(json.dumps(report_json(prepared.report, prepared.sha256), ensure_ascii=False) if args.json
+              else report_text(prepared.report, examples=args.examples))
         return 0
-    from medassist.preview import preview_examples
+    return _preview(config, prepared, max(1, min(args.rows, 100)), args.json)
 
-    for row in preview_examples(config, prepared, max(1, min(args.rows, 100))):
-        print(json.dumps(row.to_json(), ensure_ascii=False) if args.json else row.to_text() + "\n")
+
+def _preview(config: RunConfig, prepared: Any, rows: int, as_json: bool) -> int:
+    """Training rows with the trained text marked, then what the whole split holds in tokens and takes in time."""
+    from medassist import preview
+
+    for row in preview.preview_examples(config, prepared, rows):
+        print(json.dumps(row.to_json(), ensure_ascii=False) if as_json else row.to_text() + "\n")
+    stats = preview.count_tokens(config, prepared)
+    estimate = preview.estimate(config, stats)
+    if as_json:
+        print(json.dumps({"summary": {"tokens": stats.to_json(), "estimate": estimate.to_json(),
+                                      "splits": prepared.report.splits, "rows_dropped": prepared.report.dropped}}))
+    else:
+        print(preview.summary_text(stats, estimate))
     return 0
-
-
-def _report_text(report: dict[str, Any]) -> str:
-    lines = [", ".join(f"{n:,} {k}" for k, n in report["splits"].items())]
-    for source in report["sources"]:
-        lines.append(f"{source['id']}: {source['rows_used']:,} of {source['rows_read']:,} rows · {source['licence']} · "
-                     + ", ".join(f"{role} from {column}" for role, column in source["columns"].items()))
-    lines += [f"dropped: {n:,} {reason}" for reason, n in report["dropped"].items()]
-    lines += [f"note: {n}" for n in report["notes"]]
-    return "\n".join(lines)
 
 
 # ── evaluate, compare, chat, gate ───────────────────────────────────────────────────────────────────
@@ -365,18 +371,19 @@ def _compare(args: argparse.Namespace) -> int:
     sampling, name = _sampling(args), _adapter(args.adapter)
     assistant = _assistant()
     if args.question is not None:
-        questions = [(args.question, None)]
+        questions = [(args.question, None, ())]
     else:
         if args.held_out < 1:
             raise UsageError(f"--held-out is {args.held_out}; it must be at least 1.")
         questions = _held_out(name, args.held_out)
-    for question, reference in questions:
+    for question, reference, earlier in questions:
         pair = None
         for pair in assistant.stream_pair(question, adapter=name, sampling=sampling, gate_holds=access.is_public(),
-                                          typed=reference is None):
+                                          typed=reference is None, earlier=earlier):
             pass
         row = {"question": question, "reference": reference, "base": pair.base.text, "tuned": pair.tuned.text,
-               "settings": {**asdict(sampling), "adapter": name}, "gate": pair.decision.route, "refused": pair.refused}
+               "settings": {**asdict(sampling), "adapter": name}, "gate": pair.decision.route, "refused": pair.refused,
+               **({"earlier": earlier} if earlier else {})}
         print(json.dumps(row, ensure_ascii=False) if args.json else _pair_text(row, pair), flush=True)
     return 0
 
@@ -384,7 +391,8 @@ def _compare(args: argparse.Namespace) -> int:
 def _pair_text(row: dict[str, Any], pair: Any) -> str:
     from medassist.chat import refusal_text
 
-    lines = [f"Question:   {row['question']}"]
+    lines = [f"{who}    {text}" for exchange in row.get("earlier", ()) for who, text in zip(("Asked:  ", "Answered:"), exchange)]
+    lines.append(f"Question:   {row['question']}")
     if row["reference"]:
         lines.append(f"Reference:  {row['reference']}")
     if pair.refused:
@@ -393,7 +401,7 @@ def _pair_text(row: dict[str, Any], pair: Any) -> str:
     return "\n".join([*lines, f"Base:       {row['base']}", f"Fine-tuned: {row['tuned']}{mark}", ""])
 
 
-def _held_out(name: str, count: int) -> list[tuple[str, str]]:
+def _held_out(name: str, count: int) -> list[tuple[str, str, Sequence[tuple[str, str]]]]:
     from medassist import evaluation
     from medassist.data import prepare_data
     from medassist.paths import resolvable
@@ -402,7 +410,7 @@ def _held_out(name: str, count: int) -> list[tuple[str, str]]:
     if run.config is None:
         raise UsageError(f"'{name}' has no readable run.yaml, so its held-out questions are not known.")
     rows, _ = evaluation.held_out(prepare_data(resolvable(run.config)))
-    return [(e.question, e.answer) for e in rows[:count]]
+    return [(e.question, e.answer, e.history) for e in rows[:count]]
 
 
 def _assistant() -> Any:

@@ -353,6 +353,32 @@ def _without_folder(dataset: DatasetConfig) -> DatasetConfig:
     return dataset.model_copy(update={"id": "local data" if name in (".", "..") else name})
 
 
+def push_data(folder: Path, repo_id: str, *, token: str | None = None, private: bool = True) -> str:
+    """Uploads what `data export` wrote, as a dataset with its card; returns the address of its repository.
+
+    Raises:
+        HubError: the folder is no export, holds likely personal data and would be public, or the Hub refused.
+    """
+    from medassist.data.export import CARD, REPORT
+    from medassist.data.shapes import SPLITS
+
+    repo_id = check_repo_id(repo_id)
+    report = adapters.read_json(folder / REPORT) if folder.is_dir() else None
+    if not isinstance(report, Mapping) or "sha256" not in report or not (folder / CARD).is_file():
+        raise HubError(f"{folder} is not a folder that `data export` wrote.",
+                       "Export first: python -m medassist data export --dataset … --out FOLDER")
+    if report.get("personal") and not private:
+        raise HubError("Rows of this data were flagged for likely personal data, so it is not made public.",
+                       "Export again with --set data.clean='[drop_personal_data]', or push without --public.")
+    token = _need_token(token)
+    names = [CARD, REPORT, *(f"{s}.{f}" for s in SPLITS for f in ("parquet", "jsonl", "csv"))]
+    with tempfile.TemporaryDirectory(prefix="medassist-push-") as staged:
+        for name in names:
+            if (folder / name).is_file():
+                _place(folder / name, Path(staged) / name)
+        return _upload(Path(staged), repo_id, "dataset", token, private, "Upload prepared questions and answers")
+
+
 def _upload(folder: Path, repo_id: str, repo_type: str, token: str, private: bool, message: str,
             delete_patterns: list[str] | None = None) -> str:
     """Creates the repository where it is missing and makes one commit of the folder."""
@@ -775,27 +801,32 @@ def _space_files(root: Path) -> dict[str, Path]:
 # ---------------------------------------------------------------- command line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `push`, `pull` and `deploy` to the parser of `python -m medassist hub`."""
-    actions = parser.add_subparsers(dest="hub_action", required=True, metavar="push|pull|deploy")
+    """Adds `push`, `push-data`, `pull` and `deploy` to the parser of `python -m medassist hub`."""
+    actions = parser.add_subparsers(dest="hub_action", required=True, metavar="push|push-data|pull|deploy")
     push = actions.add_parser("push", help="upload a finished run's adapter")
     push.add_argument("run_name", metavar="RUN", help="a finished run, as `list adapters` shows it")
+    data = actions.add_parser("push-data", help="upload what `data export` wrote, as a dataset")
+    data.add_argument("folder", metavar="FOLDER", type=Path, help="the folder given to `data export --out`")
     pull = actions.add_parser("pull", help="fetch an adapter into the adapters folder")
     deploy = actions.add_parser("deploy", help="put the app up as a Space")
-    for action, kind in ((push, "repository"), (pull, "repository"), (deploy, "Space")):
+    for action, kind in ((push, "repository"), (data, "dataset"), (pull, "repository"), (deploy, "Space")):
         action.add_argument("repo", metavar="OWNER/NAME", help=f"the {kind} on the Hub")
         action.add_argument("--json", action="store_true", help="print one JSON object")
-    for action in (push, deploy):
+    for action in (push, data, deploy):
         action.add_argument("--public", action="store_true", help="visible to everybody (default: private)")
     pull.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: the newest)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs `hub push|pull|deploy`. What goes wrong is raised as a MedAssistError, for the caller to show."""
+    """Runs `hub push|push-data|pull|deploy`. What goes wrong is raised as a MedAssistError, for the caller to show."""
     root = adapters.adapters_root()
     if args.hub_action == "push":
         url = push_adapter(adapters.load_run(root, args.run_name), args.repo, private=not args.public)
         row = {"run": args.run_name, "url": url, "private": not args.public}
         text = f"Pushed '{args.run_name}' to {url}"
+    elif args.hub_action == "push-data":
+        url = push_data(args.folder, args.repo, private=not args.public)
+        row, text = {"url": url, "private": not args.public}, f"Pushed the data to {url}"
     elif args.hub_action == "pull":
         name = pull_adapter(args.repo, root, revision=args.revision)
         row = {"run": name, "base": adapters.load_run(root, name).base}

@@ -275,21 +275,87 @@ def test_earlier_runs_can_be_used_as_settings_and_deleted(services, finished):
         train_tab.delete_chosen(services, None, {})
 
 
+def seen(services, dataset="starter", *, fetch=False, number=1, base="mini", **changed):
+    """What the preview shows at the end: each output's last value."""
+    values = form_values(forms.recommended("mini"))
+    for key, value in changed.items():
+        values[[s.key for s in forms.FIELDS].index(key.replace("__", "."))] = value
+    shown = {}
+    for step in train_tab.show_preview(services, fetch, number, {}, base, str(dataset), "", *values):
+        shown |= {n: v for n, v in zip(train_tab.SEEN, step, strict=True) if v != gr.skip()}
+    return shown
+
+
 def test_the_preview_shows_rows_licence_and_the_trained_tokens(services):
-    steps = list(
-        train_tab.show_preview(services, False, 2, {}, "mini", "starter", "", *form_values(forms.recommended("mini")))
-    )
-    facts, example, number, count, tokens, _ = steps[-1]
-    assert "rows are used" in facts and "licence" in facts
-    assert "<mark>" in example and "&lt;|im_end|&gt;</mark>" in example
-    assert number == 2 and count.startswith("2 of") and tokens["tokens"] > 100
+    shown = seen(services, number=2)
+    assert "rows are used" in shown["facts"] and "licence" in shown["facts"] and "steps" in shown["facts"]
+    assert "<mark>" in shown["example"] and "&lt;|im_end|&gt;</mark>" in shown["example"]
+    assert shown["number"] == 2 and shown["count"].startswith("2 of") and shown["tokens"]["tokens"] > 100
+    assert "<svg" in shown["histogram"] and "limit 256" in shown["histogram"]
+    assert "Near duplicates" in shown["cleaning"] and "0 rows left out" in shown["cleaning_box"]["label"]
+    assert "as it came" in shown["rows"] and "What" in shown["rows"]
 
 
 def test_a_hub_dataset_is_not_fetched_before_it_is_asked_for(services):
-    (step,) = train_tab.show_preview(
-        services, False, 1, {}, "mini", "medical-flashcards", "", *form_values(forms.recommended("mini"))
-    )
-    assert "33,955 rows" in step[0] and step[-1]["visible"] is True
+    shown = seen(services, "medical-flashcards")
+    assert "33,955 rows" in shown["facts"] and shown["fetch"]["visible"] is True and shown["reading"]["visible"] is False
+
+
+def write_data(tmp_path, rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def test_another_reading_of_the_columns_is_one_choice_away(services, tmp_path):
+    rows = [{"question": f"What is sign {w}?", "answer": f"A {w} pain.", "response": f"Sign {w} needs rest."}
+            for w in ("alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi")]
+    path = write_data(tmp_path, rows)
+    shown = seen(services, path)
+    labels = [label for label, _ in shown["reading"]["choices"]]
+    assert shown["reading"]["value"] == "auto" and labels[0].startswith("As found: questions and answers · sure")
+    other = next(v for label, v in shown["reading"]["choices"] if label.startswith("'question' → 'response'"))
+    again = seen(services, path, **{"datasets.0.mapping": train_tab.choose_reading(services, other)})
+    assert again["reading"]["value"] == other and "needs rest" in again["example"] and "pain" not in again["example"]
+
+
+def test_a_conversation_shows_each_answer_as_learned(services, tmp_path):
+    talk = [{"messages": [{"role": r, "content": f"{t} {i}"} for r, t in (
+        ("user", "Is it gout"), ("assistant", "It may be"), ("user", "And now"), ("assistant", "Rest helps"))]} for i in range(12)]
+    shown = seen(services, write_data(tmp_path, talk))
+    assert shown["example"].count("<mark>") == 3 and "2 answers" in shown["example"]  # one mark is the legend's
+
+
+def test_personal_data_is_named_and_covered_in_the_preview(services, tmp_path):
+    rows = [{"question": f"Who helps with sign {w}?", "answer": f"Write to ann.lee@example.org about {w}."} for w in "abcdefghijkl"]
+    shown = seen(services, write_data(tmp_path, rows))
+    assert "12 with a likely e-mail address" in shown["facts"]
+    assert not [n for n, v in shown.items() if "ann.lee" in str(v)]
+
+
+def test_too_long_questions_are_warned_of(services, tmp_path):
+    rows = [{"question": f"{w} " * 300 + "?", "answer": "It is a sign."} for w in ("alpha", "beta", "gamma", "delta", "zeta", "eta")]
+    shown = seen(services, write_data(tmp_path, rows))
+    assert "would train on nothing" in shown["facts"] and "raise data.max_length" in shown["facts"]
+
+
+def test_cleaning_steps_are_switched_on_the_form(services, tmp_path):
+    rows = [{"question": f"What is sign {w}?", "answer": f"A &amp; {w}."} for w in ("alpha", "beta", "gamma", "delta", "zeta", "eta")]
+    path = write_data(tmp_path, rows)
+    steps = list(forms.setting_values(forms.recommended("mini"))[[s.key for s in forms.FIELDS].index("data.clean")])
+    assert "6 texts mended" in seen(services, path)["cleaning_box"]["label"]
+    off = seen(services, path, **{"data.clean": [s for s in steps if s != "html"]})
+    assert "0 texts mended" in off["cleaning_box"]["label"] and "&amp;amp;" in off["example"]
+
+
+def test_several_files_are_taken_at_once(services, tmp_path):
+    files = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"question,answer\nWhat is {name}?,It is {name}.\n")
+        files.append(str(path))
+    dataset, more = train_tab.take_upload(services, files, "")
+    assert "one-" in dataset["value"] and "two-" in more and more.count("\n") == 0
 
 
 def test_uploads_are_checked_named_by_us_and_refused_ones_are_gone(root, tmp_path):
@@ -320,7 +386,7 @@ def test_on_a_public_space_every_handler_that_changes_something_refuses(services
         lambda: train_tab.resume_training(services, {"run": "done"}),
         lambda: train_tab.resume_chosen(services, "done"),
         lambda: train_tab.delete_chosen(services, "done", {}),
-        lambda: train_tab.take_upload(services, "x.csv"),
+        lambda: train_tab.take_upload(services, ["x.csv"], ""),
         lambda: compare_tab.resolve(services, "owner/adapter"),
         lambda: list(train_tab.show_preview(services, True, 1, {}, "mini", "starter", "", *values)),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-TOPICS = {"gate": "share decided right and time per question", "start": "seconds until the page answers",
+TOPICS = {"data": "rows a second and peak memory of preparing data", "gate": "share decided right and time per question", "start": "seconds until the page answers",
           "train": "ways of training a small model, as ratios", "chat": "tokens a second and first token"}
 
 

@@ -98,7 +98,8 @@ def random_question(services: Services, chosen: str | None) -> tuple:
         )
     rows, _ = evaluation.held_out(services.prepared.get(resolvable(run.config)))
     row = random.choice(rows)
-    return row.question, {"question": row.question, "answer": row.answer}, render.reference_card(row.answer)
+    known = {"question": row.question, "answer": row.answer, "history": row.history}
+    return row.question, known, render.reference_card(row.answer, row.history)
 
 
 def ask_both(
@@ -110,12 +111,19 @@ def ask_both(
     reference, settings = known.get("answer"), forms.read_sampling(sampling)
     session = getattr(request, "session_hash", None)
     cancel = services.cancels.begin(session, "compare")
-    yield (*_cards(None, reference, True), render.reference_card(reference), "", *_buttons(False))
+    earlier = known.get("history", ())
+    yield (*_cards(None, reference, True), render.reference_card(reference, earlier), "", *_buttons(False))
     pair, shown = None, 0.0
     try:
         adapter = resolve(services, chosen)
         for pair in services.assistant.stream_pair(
-            question, adapter=adapter, sampling=settings, cancel=cancel, gate_holds=access.is_public(), typed=not known
+            question,
+            adapter=adapter,
+            sampling=settings,
+            cancel=cancel,
+            gate_holds=access.is_public(),
+            typed=not known,
+            earlier=earlier,
         ):
             if cancel.superseded:  # what a generator yields last is sent once more when it ends
                 yield (gr.skip(),) * 6

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from medassist import access, catalog
-from medassist.config import PRESETS, RunConfig, build_config, field_spec, parse_value
+from medassist.config import CLEANING_STEPS, PRESETS, DataConfig, RunConfig, build_config, field_spec, parse_value
 from medassist.generation import MAX_NEW_TOKENS, Sampling
 from medassist.paths import local_path
 
@@ -24,7 +24,10 @@ RECOMMENDED = "recommended"
 
 @dataclass(frozen=True)
 class Setting:
-    """One folded setting: its dotted key and its widget: number, optional (a number or empty), text, choice or check."""
+    """One folded setting: its dotted key and its widget.
+
+    number, optional (a number or empty), text, lines (a list, one a line), choice, check, or steps (of cleaning).
+    """
 
     key: str
     kind: str
@@ -56,8 +59,17 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("datasets.0.mapping", "text"),
         Setting("data.test_size", "optional"),
         Setting("data.eval_size", "optional"),
+        Setting("data.split_by", "choice"),
         Setting("data.prompt_format", "choice"),
         Setting("data.system_prompt", "text"),
+        Setting("data.max_answer_chars", "number"),
+        Setting("datasets.0.options_in_prompt", "check"),
+        Setting("datasets.0.single_answer_only", "check"),
+        Setting("datasets.0.subset", "text"),
+        Setting("datasets.0.split", "text"),
+        Setting("datasets.0.revision", "text"),
+        Setting("data.benchmarks", "lines"),
+        Setting("data.clean", "steps"),
     ),
     "Run and machine": (
         Setting("name", "text"),
@@ -80,6 +92,11 @@ def build_setting(setting: Setting, value: Any) -> gr.components.Component:
     shown = to_widget(value)
     if setting.kind == "choice":
         return gr.Dropdown(choices=list(spec.choices), value=shown, filterable=False, **shared)
+    if setting.kind == "steps":
+        choices = [(step.title, name) for name, step in CLEANING_STEPS.items()]
+        return gr.CheckboxGroup(choices, value=_steps_on(value), elem_classes="ma-steps-on", **shared)
+    if setting.kind == "lines":
+        return gr.Textbox(value="\n".join(value), lines=1, max_lines=4, placeholder="empty", **shared)
     if setting.kind == "check":
         return gr.Checkbox(value=bool(shown), **shared)
     if setting.kind == "number":
@@ -87,6 +104,12 @@ def build_setting(setting: Setting, value: Any) -> gr.components.Component:
     if setting.kind == "optional":  # a Number would show 0 for nothing
         return gr.Textbox(value="" if shown is None else str(shown), max_lines=1, placeholder="empty", **shared)
     return gr.Textbox(value=shown, max_lines=4, **shared)
+
+
+def _steps_on(value: Any) -> list[str]:
+    """The cleaning steps that a value of `data.clean` switches on, in their order."""
+    on = DataConfig(clean=value).cleaning()
+    return [name for name in CLEANING_STEPS if name in on]
 
 
 def _help(spec: Any) -> str:
@@ -109,6 +132,11 @@ def to_widget(value: Any) -> Any:
 
 def from_widget(setting: Setting, value: Any) -> Any:
     """A widget's value as the config takes it; empty is None."""
+    if setting.kind == "lines":
+        return [line.strip() for line in str(value or "").splitlines() if line.strip()]
+    if setting.kind == "steps":
+        chosen = [name for name in CLEANING_STEPS if name in (value or ())]
+        return "default" if chosen == _steps_on("default") else chosen or "none"
     if value is None or isinstance(value, str) and not value.strip():
         return None
     if setting.kind == "optional":
@@ -125,14 +153,30 @@ def from_widget(setting: Setting, value: Any) -> Any:
 
 # Settings that may be empty; an emptied other one falls back to its default instead of being refused as "None".
 _MAY_BE_EMPTY = frozenset(
-    {"train.max_steps", "datasets.0.max_rows", "data.test_size", "data.eval_size", "data.system_prompt", "name"}
+    {
+        "train.max_steps",
+        "datasets.0.max_rows",
+        "datasets.0.subset",
+        "datasets.0.split",
+        "datasets.0.revision",
+        "data.test_size",
+        "data.eval_size",
+        "data.system_prompt",
+        "name",
+    }
 )
 
 
 def setting_values(config: RunConfig) -> list[Any]:
     """The widgets' values for a config, in the order of FIELDS."""
     tree = config.model_dump()
-    return [to_widget(get_dotted(tree, s.key)) for s in FIELDS]
+    return [_shown(s, get_dotted(tree, s.key)) for s in FIELDS]
+
+
+def _shown(setting: Setting, value: Any) -> Any:
+    if setting.kind == "steps":
+        return _steps_on(value)
+    return "\n".join(value) if setting.kind == "lines" else to_widget(value)
 
 
 def get_dotted(tree: Any, key: str) -> Any:

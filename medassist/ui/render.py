@@ -15,10 +15,8 @@ from medassist.progress import RunView
 
 if TYPE_CHECKING:
     from medassist.adapters import RunInfo
-    from medassist.data import PreparedData
     from medassist.gate import GateDecision
     from medassist.generation import Answer
-    from medassist.preview import RenderedExample, TokenCount
     from medassist.safety import Escalation
 
 PHASES = (
@@ -90,48 +88,6 @@ def head(notice: str) -> str:
         'title="Light or dark"><svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path d="M12 3a9 9 0 1 '
         '0 0 18zm0-2a11 11 0 1 1 0 22 11 11 0 0 1 0-22z" fill="currentColor"/></svg></button></header>'
         f'<p class="ma-notice" role="note">{esc(notice)}</p>'
-    )
-
-
-# ── train: what it will learn from ──────────────────────────────────────────────────────────────────
-
-
-def data_facts(prepared: PreparedData, count: TokenCount | None) -> str:
-    """Rows used and dropped, how many are cut, the licence, the columns."""
-    report = prepared.report
-    splits, read = report.splits, sum(s.rows_read for s in report.sources)
-    used = sum(splits.values())
-    lines = [
-        f"<b>{used:,}</b> of {read:,} rows are used: <b>{splits.get('train', 0):,}</b> to learn from, "
-        f"{splits.get('eval', 0):,} to watch, {splits.get('test', 0):,} held out for the comparison."
-    ]
-    if count is not None:
-        cut = f"{count.cut / max(count.examples, 1):.0%} of the answers are cut" if count.cut else "no answer is cut"
-        lines.append(f"About {count.tokens:,} tokens, {count.trained:,} of them answers; {cut}.")
-        if count.too_long:
-            lines.append(f"{count.too_long:,} questions are too long to leave room for an answer.")
-    dropped = ", ".join(f"{n:,} {esc(reason)}" for reason, n in report.dropped.items())
-    if dropped:
-        lines.append(f"Left out: {dropped}.")
-    for source in report.sources:
-        columns = ", ".join(
-            f"{esc(role)} from “{esc(column)}”" for role, column in source.columns.items() if role != column
-        )
-        lines.append(
-            f"{esc(source.title)} · licence: {esc(source.licence or 'not stated')}"
-            + (f" · {columns}" if columns else "")
-        )
-    lines += [esc(n) for n in report.notes[:4]]
-    return '<ul class="ma-facts">' + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
-
-
-def example(row: RenderedExample) -> str:
-    """One example as the model reads it, what it is trained to write marked."""
-    cut = chip("cut", "warn") if row.cut else ""
-    return (
-        '<div class="ma-example"><p class="ma-legend"><span>reads</span> <mark>learns to write</mark> '
-        f'<span class="ma-dim">{row.tokens} tokens, {row.trained_tokens} trained</span> {cut}</p>'
-        f"<pre>{esc(row.prompt_text)}<mark>{esc(row.trained_text)}</mark></pre></div>"
     )
 
 
@@ -484,11 +440,13 @@ def answer_card(
     )
 
 
-def reference_card(text: str | None) -> str:
-    """The known answer of a held-out question."""
+def reference_card(text: str | None, earlier: Sequence[tuple[str, str]] = ()) -> str:
+    """The known answer of a held-out question, and what was said before it where it ends a conversation."""
     if not text:
         return ""
-    return (
+    turns = "".join(f"<dt>asked</dt><dd>{esc(q)}</dd><dt>answered</dt><dd>{esc(a)}</dd>" for q, a in earlier)
+    before = f'<details class="ma-more"><summary>Asked after {len(earlier)} earlier turns</summary><dl>{turns}</dl></details>'
+    return (before if earlier else "") + (
         f'<article class="ma-card ma-reference"><h3>Reference answer</h3><div class="ma-answer-text">{esc(text)}</div>'
         '<footer class="ma-dim">Words that an answer shares with it are <mark>marked</mark>.</footer></article>'
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medassist.progress import RunView, read_rows
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from medassist.chat import Assistant
     from medassist.config import RunConfig
     from medassist.data import PreparedData
+    from medassist.preview import TokenStats
 
 
 class Cancel(threading.Event):
@@ -105,6 +107,7 @@ class PreparedCache:
 
     def __init__(self, keep: int = 2) -> None:
         self._kept: OrderedDict[str, PreparedData] = OrderedDict()
+        self._stats: OrderedDict[str, TokenStats] = OrderedDict()
         self._lock = threading.Lock()
         self._keep = keep
 
@@ -112,18 +115,31 @@ class PreparedCache:
         """Raises what `prepare_data` raises."""
         from medassist.data import prepare_data
 
-        key = json.dumps([[d.model_dump() for d in config.datasets], config.data.model_dump()], default=str)
-        key += "".join(_stamp(d.id) for d in config.datasets)
+        return self._get(self._kept, _data_key(config), lambda: prepare_data(config))
+
+    def stats(self, config: RunConfig, prepared: PreparedData) -> TokenStats:
+        """Token figures of prepared data for the run's base; raises what `count_tokens` raises."""
+        from medassist.preview import count_tokens
+
+        key = _data_key(config) + json.dumps(config.base.model_dump())
+        return self._get(self._stats, key, lambda: count_tokens(config, prepared))
+
+    def _get(self, kept: OrderedDict[str, Any], key: str, make: Callable[[], Any]) -> Any:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        prepared = prepare_data(config)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        made = make()
         with self._lock:
-            self._kept[key] = prepared
-            while len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-        return prepared
+            kept[key] = made
+            while len(kept) > self._keep:
+                kept.popitem(last=False)
+        return made
+
+
+def _data_key(config: RunConfig) -> str:
+    key = json.dumps([[d.model_dump() for d in config.datasets], config.data.model_dump()], default=str)
+    return key + "".join(_stamp(d.id) for d in config.datasets)
 
 
 def _stamp(text: str) -> str:

@@ -278,6 +278,24 @@ CSS = """
 .ma-nav { align-items:center !important; flex-wrap:nowrap !important; }
 .ma-nav button { min-width:48px !important; max-width:64px; }
 .ma-count { text-align:center; color:var(--ma-dim); }
+#facts .ma-note { margin:0 0 8px; }
+.ma-hist { margin:0; } .ma-hist figcaption { font-size:.9rem; color:var(--ma-dim); margin:0 0 6px; }
+.ma-hist svg { width:100%; height:auto; display:block; } .ma-hist rect.in { fill:var(--ma-accent); } .ma-hist rect.over { fill:var(--ma-held); }
+.ma-hist .limit { stroke:var(--ma-held); stroke-width:1.5; stroke-dasharray:4 3; }
+.ma-hist text { font-size:12px; fill:var(--ma-dim); } .ma-hist .limit-text { fill:var(--ma-held); }
+.ma-clean td:nth-child(1) { min-width:220px; } .ma-clean td:nth-child(4) { width:46%; }
+.ma-clean .ma-dim { font-size:.9rem; } .ma-clean .ma-chip { margin-left:4px; }
+.ma-more summary { cursor:pointer; color:var(--ma-accent); font-size:.9rem; padding:2px 0; }
+.ma-diff { display:flex; flex-direction:column; gap:3px; margin:6px 0 10px; font-size:.88rem; line-height:1.45; text-align:left; }
+.ma-diff del, .ma-diff ins { display:block; text-decoration:none; padding:6px 10px; border-radius:8px; white-space:pre-wrap;
+  overflow-wrap:anywhere; }
+.ma-diff del { background:var(--ma-grid); } .ma-diff ins { background:var(--ma-mark); }
+.ma-pair { padding:12px 0; border-bottom:1px solid var(--ma-line); display:grid; grid-template-columns:1fr 1fr; gap:6px 22px; }
+.ma-pair:last-child { border-bottom:0; } .ma-pair h4 { grid-column:1 / -1; font-weight:650; font-size:1rem; margin:0; }
+.ma-pair dl { margin:4px 0 0; font-size:.92rem; line-height:1.45; } .ma-pair dt { color:var(--ma-dim); font-size:.82rem; margin-top:5px; }
+.ma-pair dd { margin:0; white-space:pre-wrap; overflow-wrap:anywhere; }
+.ma-pair > div { min-width:0; }
+.ma-grid .ma-steps-on { grid-column:1 / -1; }
 
 /* a run */
 .ma-run-head { display:flex; align-items:center; gap:12px; justify-content:space-between; }
@@ -395,6 +413,8 @@ CSS = """
   .tab-container button { padding:8px 14px !important; }
   .ma-table thead { display:none; } .ma-table tr { display:block; padding:10px 0; border-bottom:1px solid var(--ma-line); }
   .ma-table td { display:flex; justify-content:space-between; gap:14px; border:0 !important; padding:3px 0; text-align:right; }
+  .ma-pair { grid-template-columns:1fr; }
+  .ma-clean td { display:block; text-align:left; } .ma-clean td:nth-child(4) { width:auto; }
   .ma-table td::before { content:attr(data-label); color:var(--ma-dim); text-align:left; flex:none; }
   .ma-numbers { gap:8px; } .ma-number { padding:6px 12px; min-width:0; flex:1 1 auto; } .ma-number b { font-size:1.6rem; }
   .ma-emergency { padding:14px; display:flex; flex-direction:column; align-items:flex-start; } .ma-emergency .ma-numbers { order:1; }

@@ -6,6 +6,7 @@ a timer and when a page opens. Nothing is trained, counted or decided here.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +17,18 @@ import gradio as gr
 
 from medassist import access, adapters, catalog, jobs, lock, preview
 from medassist.config import PRESETS, RunConfig, to_yaml
-from medassist.data import PreparedData
+from medassist.data import PreparedData, preview_rows
+from medassist.data.report import confidence_words, shape_words
 from medassist.errors import ConfigError, JobError, MedAssistError, UsageError
-from medassist.ui import forms, render, uploads
+from medassist.ui import forms, render, render_data, uploads
 from medassist.ui.errors import bind, quiet
 from medassist.ui.services import Services, import_tokenizers
 
 RECENT_S = 3600  # a page that opens shows a run that ended within this time
 LOG_BYTES = 6_000
+ROWS_SHOWN = 6  # as they came and as they are used
+MAX_FILES = 8  # uploaded at once
+NOTHING_YET = render.empty("Nothing yet", "Choose a dataset above, and what is done to its rows appears here.")
 _PRESET_NAMES = {"quick": "Quick", "standard": "Standard", "thorough": "Thorough"}
 
 
@@ -143,66 +148,99 @@ def _fill_form(under: dict, config: RunConfig) -> list:
     return [under, base.name if base else config.base.id, names[0], "\n".join(names[1:]), *forms.setting_values(config)]
 
 
-def take_upload(services: Services, path: str | None) -> Any:
-    """A file from the visitor's machine becomes a dataset that can be chosen."""
+def take_upload(services: Services, paths: list[str] | str | None, more: str) -> tuple:
+    """Files from the visitor's machine become datasets that can be chosen. Outputs: dataset, more datasets."""
     access.require_open("Uploading")
-    if not path:
+    paths = [paths] if isinstance(paths, str) else list(paths or [])
+    if not paths:
         raise UsageError("No file arrived.", "Choose a CSV, TSV, JSON or JSONL file.")
-    kept = uploads.keep_upload(services.root, Path(path))
-    return gr.update(choices=_dataset_choices(services.root), value=str(kept))
+    kept = [str(uploads.keep_upload(services.root, Path(path))) for path in paths[:MAX_FILES]]
+    others = "\n".join(kept[1:])
+    return gr.update(choices=_dataset_choices(services.root), value=kept[0]), others if len(kept) > 1 else more
+
+
+# What `show_preview` fills, in this order.
+SEEN = ("facts", "reading", "histogram", "example", "number", "count", "tokens", "fetch", "cleaning_box", "cleaning", "rows")
+
+
+def _seen(**values: Any) -> tuple:
+    """The preview's outputs; those not named stay as they are."""
+    return tuple(values.get(name, gr.skip()) for name in SEEN)
+
+
+def _seen_only(facts: str, *, fetch: bool = False) -> tuple:
+    """The preview with nothing but a sentence in it."""
+    return _seen(facts=facts, reading=gr.update(visible=False), histogram="", example="", number=1, count="", tokens={},
+                 fetch=gr.update(visible=fetch), cleaning_box=gr.update(label=render_data.cleaning_title(None)),
+                 cleaning=NOTHING_YET, rows=NOTHING_YET)
 
 
 def show_preview(
     services: Services, fetch: bool, number: int, under: dict, base: str, dataset: str, more: str, *values: Any
 ) -> Iterator[tuple]:
-    """Facts about the dataset, then one example as it is trained on.
-
-    Outputs: facts, example, number, count, tokens, fetch button.
-    """
+    """Facts about the dataset and what cleaning did, then one example as it is trained on. Outputs: SEEN."""
     try:
         config = forms.config_from_form(under, base, dataset, more, values)
     except MedAssistError as error:
-        yield render.note(str(error), "bad"), "", 1, "", {}, gr.update(visible=False)
+        yield _seen_only(render.note(str(error), "bad"))
         return
     if not fetch and not forms.has_local_data(config):
-        yield _not_fetched(config), "", 1, "", {}, gr.update(visible=True)
+        yield _seen_only(_not_fetched(config), fetch=True)
         return
     access.require_open("Looking at a dataset")
-    yield gr.skip(), gr.skip(), gr.skip(), "reading…", gr.skip(), gr.update(visible=False)
+    yield _seen(count="reading…", fetch=gr.update(visible=False))
     try:
         prepared = services.prepared.get(config)
         if not fetch and not forms.has_local_base(config):
-            yield (
-                render.data_facts(prepared, None),
-                render.note("One example as the model reads it needs the base model's tokenizer from the Hub."),
-                1,
-                "",
-                {},
-                gr.update(visible=True),
-            )
+            needed = render.note("One example as the model reads it needs the base model's tokenizer from the Hub.")
+            yield _seen(**_data_seen(config, prepared), facts=render_data.facts(prepared, None, None), histogram="",
+                        example=needed, number=1, count="", tokens={}, fetch=gr.update(visible=True))
             return
-        yield render.data_facts(prepared, None), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        yield _example(config, prepared, number)
+        yield _seen(**_data_seen(config, prepared), facts=render_data.facts(prepared, None, None))
+        yield _seen(**_example_seen(services, config, prepared, number))
     except MedAssistError as error:
         local = forms.has_local_data(config) and forms.has_local_base(config)
-        yield render.note(str(error), "bad"), "", 1, "", {}, gr.update(visible=not local)
+        yield _seen_only(render.note(str(error), "bad"), fetch=not local)
 
 
-def _example(config: RunConfig, prepared: PreparedData, number: int) -> tuple:
-    """The same outputs, with one example of the training split."""
+def _data_seen(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
+    """Outputs that need no tokenizer: how columns are read, what cleaning did, the first rows."""
+    report = prepared.report
+    shown = preview_rows(config.datasets[0], ROWS_SHOWN, data=config.data)
+    return {"reading": _reading(config, prepared), "cleaning_box": gr.update(label=render_data.cleaning_title(report)),
+            "cleaning": render_data.cleaning(report), "rows": render_data.rows(shown)}
+
+
+def _reading(config: RunConfig, prepared: PreparedData) -> Any:
+    """The list of ways to read the first dataset's columns; hidden where there is only one."""
+    source = prepared.report.sources[0]
+    readings = [(f"{r.label} · {confidence_words(r.confidence)}", json.dumps(r.mapping)) for r in source.readings]
+    asked = config.datasets[0].mapping
+    found = f"As found: {shape_words(source.mapping_kind)} · {confidence_words(source.confidence)}" if asked == "auto" \
+        else "Find the columns by looking"
+    chosen = "auto" if asked == "auto" else json.dumps(asked)
+    choices = [(found, "auto"), *readings]
+    if chosen not in [value for _, value in choices]:
+        choices.append(("As said under All settings, Data", chosen))
+    return gr.update(choices=choices, value=chosen, visible=len(choices) > 2)
+
+
+def _example_seen(services: Services, config: RunConfig, prepared: PreparedData, number: int) -> dict[str, Any]:
+    """Outputs with one example of the training split, its tokens counted."""
     import_tokenizers()
-    count, total = preview.count_tokens(config, prepared), len(prepared.train)
+    stats, total = services.prepared.stats(config, prepared), len(prepared.train)
+    estimate = preview.estimate(config, stats)
     number = (int(number) - 1) % max(total, 1) + 1
     rows = preview.preview_examples(config, prepared, 1, number - 1)
-    shown = render.example(rows[0]) if rows else render.note("This example is too long to leave room for an answer.")
-    return (
-        render.data_facts(prepared, count),
-        shown,
-        number,
-        f"{number:,} of {total:,}",
-        {"tokens": count.tokens},
-        gr.update(visible=False),
-    )
+    shown = render_data.example(rows[0]) if rows else render.note("This example is too long to leave room for an answer.")
+    return {"facts": render_data.facts(prepared, stats, estimate), "histogram": render_data.histogram(stats),
+            "example": shown, "number": number, "count": f"{number:,} of {total:,}", "tokens": {"tokens": stats.tokens},
+            "fetch": gr.update(visible=False)}
+
+
+def choose_reading(services: Services, reading: str) -> Any:
+    """Another way to read the columns goes into the folded settings, where it can be seen and changed."""
+    return reading or "auto"
 
 
 def _not_fetched(config: RunConfig) -> str:
@@ -463,6 +501,7 @@ def build_train_tab(services: Services) -> TrainTab | None:
             form = _build_form(services, config)
         with gr.Column(scale=6, min_width=320):
             seen = _build_preview()
+    seen |= _build_rows()
     form |= _build_settings(config)
     shown = _build_same_thing(config)
     past = _build_history()
@@ -536,7 +575,11 @@ def _build_form(services: Services, config: RunConfig) -> dict[str, Any]:
         info="From the list, a Hub id, or the path of a local file.",
     )
     upload = gr.UploadButton(
-        "Upload a dataset: CSV, TSV, JSON, JSONL", file_types=list(uploads.SUFFIXES), size="md", elem_id="upload"
+        "Upload datasets: CSV, TSV, JSON, JSONL",
+        file_types=list(uploads.SUFFIXES),
+        file_count="multiple",
+        size="md",
+        elem_id="upload",
     )
     choices, info = _preset_choices(config, {}, services.root)
     preset = gr.Radio(choices, value=forms.preset_of(config), label="How long", info=info, elem_id="preset")
@@ -572,26 +615,38 @@ def _build_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _build_preview() -> dict[str, Any]:
+    """The right-hand column: what the run will learn from."""
     gr.HTML('<p class="ma-sub">What it will learn from</p>')
     facts = gr.HTML(
         render.empty("Reading the dataset", "Its rows, licence and one example appear here."), elem_id="facts"
     )
     fetch = gr.Button("Fetch it and look", visible=False, size="md", elem_id="fetch")
+    reading = gr.Dropdown(
+        [("As found", "auto")],
+        value="auto",
+        label="How the columns are read",
+        info="If question and answer below look wrong, choose another way.",
+        visible=False,
+        elem_id="reading",
+    )
     example = gr.HTML(elem_id="example")
     number = gr.State(1)
     with gr.Row(elem_classes="ma-nav"):
         before = gr.Button("‹", size="md", elem_id="example-before")
         count = gr.Markdown(elem_classes="ma-count")
         after = gr.Button("›", size="md", elem_id="example-after")
-    return {
-        "facts": facts,
-        "fetch": fetch,
-        "example": example,
-        "number": number,
-        "before": before,
-        "count": count,
-        "after": after,
-    }
+    histogram = gr.HTML(elem_id="histogram")
+    return {"facts": facts, "fetch": fetch, "reading": reading, "example": example, "number": number, "before": before,
+            "count": count, "after": after, "histogram": histogram}
+
+
+def _build_rows() -> dict[str, Any]:
+    """Below both columns: what cleaning did, and the first rows before and after."""
+    with gr.Accordion(render_data.cleaning_title(None), open=False, elem_id="cleaning") as box:
+        cleaning = gr.HTML(NOTHING_YET)
+    with gr.Accordion("The first rows, as they came and as they are used", open=False, elem_id="first-rows"):
+        rows = gr.HTML(NOTHING_YET)
+    return {"cleaning_box": box, "cleaning": cleaning, "rows": rows}
 
 
 def _build_same_thing(config: RunConfig) -> dict[str, Any]:
@@ -672,7 +727,7 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
     look = {
         "fn": bind(show_preview, services),
         "inputs": [gr.State(False), seen["number"], *source],
-        "outputs": [seen["facts"], seen["example"], seen["number"], seen["count"], tokens, seen["fetch"]],
+        "outputs": [tokens if name == "tokens" else seen[name] for name in SEEN],
         "show_progress": "hidden",
         "api_visibility": "private",
         "concurrency_limit": 2,
@@ -695,8 +750,8 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
     follow(
         form["upload"].upload(
             bind(take_upload, services),
-            [form["upload"]],
-            [form["dataset"]],
+            [form["upload"], form["more"]],
+            [form["dataset"], form["more"]],
             show_progress="minimal",
             api_visibility="private",
             concurrency_limit=2,
@@ -716,6 +771,8 @@ def _wire_form(services: Services, form: dict, seen: dict, shown: dict, under: g
     for button, move in ((seen["before"], previous_number), (seen["after"], next_number)):
         button.click(move, [seen["number"]], [seen["number"]], **_CALM).then(**look)
     seen["fetch"].click(**fetching).then(**describing)
+    mapping = values[[s.key for s in forms.FIELDS].index("datasets.0.mapping")]
+    follow(seen["reading"].input(bind(choose_reading, services), [seen["reading"]], [mapping], **_CALM), True)
 
 
 def _wire_run(services: Services, form: dict, panel: dict, past: dict, watch: gr.State) -> None:
