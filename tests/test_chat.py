@@ -121,3 +121,13 @@ def test_compare_sees_emergencies_first_but_not_in_held_out_questions(assistant,
     assert pair.refused and "988" in refusal_text(pair)
     assert scripted_engine.asked == []
     assert not last(assistant.stream_pair(question, adapter="good", typed=False)).refused
+
+
+def test_a_held_out_question_of_a_conversation_comes_with_what_went_before(assistant, scripted_engine, root):
+    from test_adapters import make_run
+
+    make_run(root)
+    earlier = (("What does insulin do?", "It lowers blood glucose."),)
+    last(assistant.stream_pair("And at night?", adapter="good", typed=False, earlier=earlier))
+    for ask in scripted_engine.asked[-1]:
+        assert [m["content"] for m in ask.messages] == ["What does insulin do?", "It lowers blood glucose.", "And at night?"]

@@ -73,6 +73,10 @@ BAD = [
     (["gate"], 2, "either a TEXT or --file"),
     (["gate", "--file", "absent.txt"], 2, "absent.txt"),
     (["data", "export"], 2, "--out"),
+    (["data", "check", "--set", "data.clean=[htlm]"], 2, "did you mean 'html'"),
+    (["data", "check", "--set", "data.benchmarks=[nowhere.parquet]"], 1, "There is no file or folder 'nowhere.parquet'"),
+    (["data", "check", "--set", "datasets.0.mapping={question: q, answer: answer}"], 1, "has no column 'q'"),
+    (["hub", "push-data", "nowhere", "ann/cards"], 1, "not a folder that `data export` wrote"),
     (["fly"], 2, "invalid choice")]
 
 
@@ -163,6 +167,15 @@ def test_training_is_closed_on_a_space(capsys, monkeypatch):
 def test_data_verbs_show_check_and_export(capsys, cards_file, tmp_path):
     status, out, _ = run(capsys, "data", "preview", "--dataset", cards_file, "--rows", 2)
     assert status == 0 and out.count("»") == 2 and "<|im_end|>«" in out
+    assert "without room for an answer" in out and "steps" in out
+    status, out, _ = run(capsys, "data", "preview", "--dataset", cards_file, "--rows", 2, "--json")
+    *rows, summary = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 2 and [s["trained"] for s in rows[0]["segments"]] == [False, True]
+    tokens = summary["summary"]["tokens"]
+    assert tokens["trained"] > 100 and sum(n for _, n in tokens["histogram"]) == tokens["sequences"]
+    assert summary["summary"]["estimate"]["steps"] > 0
+    status, out, _ = run(capsys, "data", "check", "--dataset", cards_file, "--examples", "--set", "data.clean=[-html]")
+    assert "read as questions and answers, sure (0.9" in out and "cleaning: HTML: off" in out
     status, out, _ = run(capsys, "data", "check", "--dataset", cards_file, "--json")
     report = json.loads(out)
     assert sum(report["splits"].values()) == 60 and len(report["dataset_sha256"]) == 64

@@ -94,7 +94,8 @@ def test_data_with_personal_data_is_not_made_public(tmp_path):
         hub.push_data(tmp_path / "out", "ann/cards", token="hf_" + "x" * 20, private=False)
 
 
-EXAM = "A 45-year-old man has had chest pain on climbing stairs for the last three months. Which drug is best?"
+EXAM = "A 45-year-old man has had chest pain on climbing stairs for the last three months, " \
+    "never at night, and his father had the same. His blood pressure is normal. Which drug is best?"
 
 
 def test_exam_questions_in_the_training_data_are_found(tmp_path):
@@ -104,8 +105,9 @@ def test_exam_questions_in_the_training_data_are_found(tmp_path):
              "answer_idx": "A"},
             {"question": "What is gout?", "options": {"A": "x", "B": "y"}, "answer_idx": "A"}]
     exam.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    part = {"question": "Why " + " ".join(EXAM.split()[:14]) + " and no pain at rest at all, he says?", "answer": "It is angina."}
     leak = {"question": "Case: " + EXAM.lower().replace("Which", "which"), "answer": "A nitrate or a beta blocker is used."}
-    prepared = prepare(tmp_path / "x.jsonl", [*CARDS, leak, {"question": "What is gout?", "answer": "A disease of joints."}],
+    prepared = prepare(tmp_path / "x.jsonl", [*CARDS, part, leak, {"question": "What is gout?", "answer": "A disease of joints."}],
                        test_size=0, eval_size=0, benchmarks=[str(exam)])
     overlap = prepared.report.overlaps[0]
     assert (overlap.questions, overlap.found, overlap.train_rows) == (3, 1, 1) and overlap.examples[0].startswith("A 45-year-old")

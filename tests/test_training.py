@@ -40,6 +40,16 @@ def test_a_run_leaves_a_folder_that_explains_itself(train_tiny, root):
     assert (root / "experiments.csv").read_text().count("\n") == 2
 
 
+def test_run_yaml_keeps_how_the_columns_were_read(train_tiny):
+    from medassist.config import load_config
+
+    _, folder, _ = train_tiny()
+    config = load_config(folder / "run.yaml")
+    assert config.datasets[0].mapping == {"question": "question", "answer": "answer"}
+    report = json.loads((folder / "dataset.json").read_text())
+    assert report["sources"][0]["confidence"] > 0.9 and {s["name"] for s in report["steps"]} >= {"html", "near_duplicates"}
+
+
 def test_no_file_of_a_run_holds_an_absolute_path_or_a_token(train_tiny, tiny_base, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
     _, folder, _ = train_tiny()

@@ -292,7 +292,7 @@ def test_the_preview_shows_rows_licence_and_the_trained_tokens(services):
     assert "<mark>" in shown["example"] and "&lt;|im_end|&gt;</mark>" in shown["example"]
     assert shown["number"] == 2 and shown["count"].startswith("2 of") and shown["tokens"]["tokens"] > 100
     assert "<svg" in shown["histogram"] and "limit 256" in shown["histogram"]
-    assert "Near duplicates" in shown["cleaning"] and "0 rows left out" in shown["cleaning_box"]["label"]
+    assert "near duplicates" in shown["cleaning"] and "0 rows left out" in shown["cleaning_box"]["label"]
     assert "as it came" in shown["rows"] and "What" in shown["rows"]
 
 
@@ -594,3 +594,11 @@ def test_the_emergency_card_shows_all_actions_and_numbers():
 def test_estimates_tolerate_a_missing_count(root):
     choices, _ = train_tab._preset_choices(build_config({}), {}, root)
     assert [name for _, name in choices] == ["quick", "standard", "thorough"]
+
+
+def test_data_is_not_looked_at_while_the_libraries_are_half_loaded(services, monkeypatch):
+    order = []
+    monkeypatch.setattr("medassist.ui.services.import_tokenizers", lambda: order.append("libraries"))
+    monkeypatch.setattr("medassist.data.prepare_data", lambda config: order.append("data"))
+    services.prepared.get(forms.recommended("mini"))
+    assert order == ["libraries", "data"]

@@ -1,7 +1,8 @@
 """Does the training data hold the exam? Questions of known benchmarks, looked for in the training split by runs of words.
 
-A benchmark question counts as found when 13 of its words in a row stand in one training row, as GPT-3's authors
-counted (Brown et al. 2020, appendix C); of a shorter question all its words, eight at least. Options are left out.
+Runs are of 13 words, as GPT-3's authors took them (Brown et al. 2020, appendix C). Exam questions share phrases of that
+length ("comes to the physician because of a two-week history of …"), so a question counts as found when half of its
+runs stand in one training row; a shorter one when all of its words do, eight at least. Options are left out.
 Reads benchmarks like any dataset; knows none by heart.
 
     python -m medassist data check --dataset FILE --set data.benchmarks='[EXAM.parquet]'
@@ -9,6 +10,7 @@ Reads benchmarks like any dataset; knows none by heart.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from medassist.config import DatasetConfig, RunConfig
@@ -22,6 +24,7 @@ from medassist.errors import DataError
 
 WORDS = 13
 FEWEST = 8
+_SHARE = 0.5  # of a question's runs
 _EXAMPLES = 3
 
 
@@ -34,6 +37,7 @@ def find_overlaps(config: RunConfig, train: Sequence[Example], catalogue_only: b
     if not config.data.benchmarks:
         return ()
     runs: dict[int, list[tuple[int, int]]] = {}  # hash of a run of words → (benchmark, question)
+    counts: Counter[tuple[int, int]] = Counter()  # (benchmark, question) → its runs
     sizes: set[int] = set()
     questions: list[list[str]] = []
     titles = []
@@ -42,13 +46,15 @@ def find_overlaps(config: RunConfig, train: Sequence[Example], catalogue_only: b
         titles.append(table.title)
         questions.append(list(dict.fromkeys(_questions(table))))
         for place, question in enumerate(questions[-1]):
-            for size, run in _runs(question_key(question).split()):
+            for size, run in set(_runs(question_key(question).split())):
                 sizes.add(size)
+                counts[number, place] += 1
                 runs.setdefault(run, []).append((number, place))
     found: list[set[int]] = [set() for _ in questions]
     rows: list[int] = [0] * len(questions)
     for example in train:
-        hit = {where for run in _all_runs(_text(example), sizes) for where in runs.get(run, ())}
+        shared = Counter(where for run in set(_all_runs(_text(example), sizes)) for where in runs.get(run, ()))
+        hit = {where for where, n in shared.items() if n >= _SHARE * counts[where]}
         for number in {number for number, _ in hit}:
             rows[number] += 1
         for number, place in hit:

@@ -1,7 +1,7 @@
 """From a run's settings to three splits of examples and a report of every row: `prepare_data`.
 
 The order is fixed: load, map, read, clean, drop repeats, choose rows, split. Each row that is lost is counted with
-its reason. Texts stay on disk (`store`); in memory are hashes, about 200 bytes a row at the peak and 8 afterwards
+its reason. Texts stay on disk (`store`); in memory are hashes, about 220 bytes a row at the peak and 8 afterwards
 (measured by `bench data`). Knows nothing of tokenizers, prompts or training.
 
     python -m medassist data check --dataset starter

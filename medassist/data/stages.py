@@ -93,7 +93,7 @@ def excerpt(before: str, after: str | None) -> tuple[str, str | None]:
         return _clip(before, 0), None
     after = personal.mask_personal(after[:20_000])
     same = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
-    start = max(0, same - 40)
+    start = max(0, before.rfind(" ", 0, max(0, same - 40)) + 1)
     return _clip(before, start), _clip(after, start)
 
 

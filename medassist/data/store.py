@@ -88,7 +88,8 @@ def kept(key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Any, dict[s
                     part.unlink(missing_ok=True)
                 _prune(folder)
             os.utime(notes)
-            return datasets.Dataset.from_file(str(rows)), found
+            # Named by its key: left to itself the library would hash the whole object with each opening.
+            return datasets.Dataset(datasets.table.MemoryMappedTable.from_file(str(rows)), fingerprint=key), found
     except OSError as error:
         raise DataError(f"The prepared data could not be written to {folder}: {error.strerror or error}.",
                         "Free some disk space, or set MEDASSIST_CACHE to a folder on another disk.") from error

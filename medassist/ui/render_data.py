@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from medassist.data.shapes import CleaningExample, StepReport
     from medassist.preview import Estimate, RenderedExample, TokenStats
 
-_CELL = 400  # characters of a cell that are shown
+_CELL = 280  # characters of a cell that are shown
+_COLUMNS = 10
 
 
 def facts(prepared: PreparedData, stats: TokenStats | None, estimate: Estimate | None) -> str:
@@ -131,25 +132,29 @@ def cleaning_title(report: DataReport | None) -> str:
 
 
 def cleaning(report: DataReport) -> str:
-    """Each step with its counts and examples, then every reason for which rows were left out."""
-    rows = "".join(_step_row(step) for step in report.steps)
-    steps = ('<div class="ma-table ma-clean"><table><thead><tr><th>Step</th><th>Changed</th><th>Left out</th><th>For example</th>'
-             f"</tr></thead><tbody>{rows}</tbody></table></div>")
-    if not report.dropped:
-        return steps + note("No row was left out.")
+    """Each step that did something with its counts and examples, the others in a line, then what was left out and why."""
+    did = [s for s in report.steps if s.changed or s.dropped or s.flagged]
+    rows = "".join(_step_row(step) for step in did)
+    table = ('<div class="ma-table ma-clean"><table><thead><tr><th>Step</th><th>Changed</th><th>Left out</th><th>For example</th>'
+             f"</tr></thead><tbody>{rows}</tbody></table></div>") if did else note("No step found anything to mend.")
+    quiet = [s for s in report.steps if s not in did]
+    lines = [f"<p class='ma-dim'>{words}: {', '.join(CLEANING_STEPS[s.name].title.lower() for s in found)}.</p>"
+             for words, found in (("Found nothing", [s for s in quiet if s.on]), ("Switched off", [s for s in quiet if not s.on]))
+             if found]
+    how = '<p class="ma-dim">Each step can be switched under All settings, Data, Cleaning.</p>'
     reasons = "".join(f"<li><b>{n:,}</b> {esc(reason)}{_details(report.drop_examples.get(reason, ()))}</li>"
                       for reason, n in report.dropped.items())
-    return f'{steps}<p class="ma-sub">Rows left out, by reason</p><ul class="ma-facts">{reasons}</ul>'
+    left_out = f'<p class="ma-sub">Rows left out, by reason</p><ul class="ma-facts">{reasons}</ul>' if reasons else \
+        note("No row was left out.")
+    return f'<div class="ma-cleaning">{table}{"".join(lines)}{how}{left_out}</div>'
 
 
 def _step_row(step: StepReport) -> str:
     words = CLEANING_STEPS[step.name]
-    state = "" if step.on else chip("off")
     flagged = chip(f"{step.flagged:,} flagged", "warn") if step.flagged else ""
     shown = [e for e in step.examples if e.after is not None] or list(step.examples)
-    cells = (("Step", f'<b>{esc(words.title)}</b> {state}{flagged}<br><span class="ma-dim">{esc(words.description)}</span>'),
-             ("Changed", f"{step.changed:,}" if step.on else "–"), ("Left out", f"{step.dropped:,}" if step.on else "–"),
-             ("For example", _details(shown) or "–"))
+    cells = (("Step", f'<b>{esc(words.title)}</b> {flagged}<br><span class="ma-dim">{esc(words.description)}</span>'),
+             ("Changed", f"{step.changed:,}"), ("Left out", f"{step.dropped:,}"), ("For example", _details(shown) or "–"))
     return "<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells) + "</tr>"
 
 
@@ -176,7 +181,10 @@ def rows(shown: Sequence[tuple[Mapping[str, Any], Example | None, str]]) -> str:
 
 
 def _row(number: int, raw: Mapping[str, Any], became: Example | None, reason: str) -> str:
-    cells = "".join(f"<dt>{esc(name)}</dt><dd>{esc(_clip(value))}</dd>" for name, value in list(raw.items())[:12])
+    filled = [(name, value) for name, value in raw.items() if value not in (None, "", [])]
+    cells = "".join(f"<dt>{esc(name)}</dt><dd>{esc(_clip(value))}</dd>" for name, value in filled[:_COLUMNS])
+    if len(filled) > _COLUMNS:
+        cells += f"<dt></dt><dd class='ma-dim'>and {len(filled) - _COLUMNS} more columns</dd>"
     if became is None:
         after = note(f"Left out: {reason}.", "warn")
     else:

@@ -115,6 +115,7 @@ class PreparedCache:
         """Raises what `prepare_data` raises."""
         from medassist.data import prepare_data
 
+        import_tokenizers()  # datasets looks into transformers where that is loaded, and must not find it half-loaded
         return self._get(self._kept, _data_key(config), lambda: prepare_data(config))
 
     def stats(self, config: RunConfig, prepared: PreparedData) -> TokenStats:

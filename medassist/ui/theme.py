@@ -271,7 +271,7 @@ CSS = """
 .ma-facts { margin:0; padding-left:1.15em; line-height:1.55; font-size:.95rem; }
 .ma-facts li { margin:0 0 2px; overflow-wrap:anywhere; }
 .ma-example pre { margin:0; padding:14px 16px; border-radius:12px; background:var(--ma-grid); white-space:pre-wrap;
-  overflow-wrap:anywhere; font-size:.9rem; line-height:1.55; height:230px; overflow-y:auto; font-family:var(--font-mono); }
+  overflow-wrap:anywhere; font-size:.9rem; line-height:1.55; height:300px; overflow-y:auto; font-family:var(--font-mono); }
 .ma-legend { display:flex; flex-wrap:wrap; gap:4px 12px; align-items:center; margin:0 0 6px; font-size:.9rem; }
 .ma-legend > span:first-child { padding:0 6px; border-radius:5px; background:var(--ma-grid); }
 .gradio-container mark { background:var(--ma-mark); color:inherit; border-radius:4px; padding:0 2px; }
@@ -279,6 +279,8 @@ CSS = """
 .ma-nav button { min-width:48px !important; max-width:64px; }
 .ma-count { text-align:center; color:var(--ma-dim); }
 #facts .ma-note { margin:0 0 8px; }
+#dataset input, #base input { text-overflow:ellipsis; }
+#dataset .wrap-inner, #base .wrap-inner, #dataset .secondary-wrap, #base .secondary-wrap { min-width:0; }
 .ma-hist { margin:0; } .ma-hist figcaption { font-size:.9rem; color:var(--ma-dim); margin:0 0 6px; }
 .ma-hist svg { width:100%; height:auto; display:block; } .ma-hist rect.in { fill:var(--ma-accent); } .ma-hist rect.over { fill:var(--ma-held); }
 .ma-hist .limit { stroke:var(--ma-held); stroke-width:1.5; stroke-dasharray:4 3; }
@@ -292,8 +294,10 @@ CSS = """
 .ma-diff del { background:var(--ma-grid); } .ma-diff ins { background:var(--ma-mark); }
 .ma-pair { padding:12px 0; border-bottom:1px solid var(--ma-line); display:grid; grid-template-columns:1fr 1fr; gap:6px 22px; }
 .ma-pair:last-child { border-bottom:0; } .ma-pair h4 { grid-column:1 / -1; font-weight:650; font-size:1rem; margin:0; }
-.ma-pair dl { margin:4px 0 0; font-size:.92rem; line-height:1.45; } .ma-pair dt { color:var(--ma-dim); font-size:.82rem; margin-top:5px; }
-.ma-pair dd { margin:0; white-space:pre-wrap; overflow-wrap:anywhere; }
+.ma-pair dl { height:auto !important; align-content:start; margin:4px 0 0; font-size:.92rem; line-height:1.45; display:grid; grid-template-columns:minmax(70px,auto) 1fr; gap:3px 12px; }
+.ma-pair dt { color:var(--ma-dim); font-size:.85rem; max-width:130px; overflow-wrap:anywhere; }
+.ma-pair dd { margin:0; white-space:pre-wrap; overflow-wrap:anywhere; min-width:0; }
+.ma-cleaning { display:flex; flex-direction:column; gap:8px; } .ma-cleaning p { margin:0 !important; font-size:.92rem; line-height:1.5; }
 .ma-pair > div { min-width:0; }
 .ma-grid .ma-steps-on { grid-column:1 / -1; }
 
@@ -415,6 +419,8 @@ CSS = """
   .ma-table td { display:flex; justify-content:space-between; gap:14px; border:0 !important; padding:3px 0; text-align:right; }
   .ma-pair { grid-template-columns:1fr; }
   .ma-clean td { display:block; text-align:left; } .ma-clean td:nth-child(4) { width:auto; }
+  .ma-clean td::before { margin-right:8px; } .ma-clean td:first-child::before { display:none; }
+  .ma-hist text { font-size:21px; }
   .ma-table td::before { content:attr(data-label); color:var(--ma-dim); text-align:left; flex:none; }
   .ma-numbers { gap:8px; } .ma-number { padding:6px 12px; min-width:0; flex:1 1 auto; } .ma-number b { font-size:1.6rem; }
   .ma-emergency { padding:14px; display:flex; flex-direction:column; align-items:flex-start; } .ma-emergency .ma-numbers { order:1; }

@@ -26,7 +26,7 @@ from medassist.ui.services import Services, import_tokenizers
 
 RECENT_S = 3600  # a page that opens shows a run that ended within this time
 LOG_BYTES = 6_000
-ROWS_SHOWN = 6  # as they came and as they are used
+ROWS_SHOWN = 4  # as they came and as they are used
 MAX_FILES = 8  # uploaded at once
 NOTHING_YET = render.empty("Nothing yet", "Choose a dataset above, and what is done to its rows appears here.")
 _PRESET_NAMES = {"quick": "Quick", "standard": "Standard", "thorough": "Thorough"}
