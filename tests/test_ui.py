@@ -281,7 +281,7 @@ def seen(services, dataset="starter", *, fetch=False, number=1, base="mini", **c
     for key, value in changed.items():
         values[[s.key for s in forms.FIELDS].index(key.replace("__", "."))] = value
     shown = {}
-    for step in train_tab.show_preview(services, fetch, number, {}, base, str(dataset), "", *values):
+    for step in train_tab.show_preview(services, VISITOR, fetch, number, {}, base, str(dataset), "", *values):
         shown |= {n: v for n, v in zip(train_tab.SEEN, step, strict=True) if v != gr.skip()}
     return shown
 
@@ -388,7 +388,7 @@ def test_on_a_public_space_every_handler_that_changes_something_refuses(services
         lambda: train_tab.delete_chosen(services, "done", {}),
         lambda: train_tab.take_upload(services, ["x.csv"], ""),
         lambda: compare_tab.resolve(services, "owner/adapter"),
-        lambda: list(train_tab.show_preview(services, True, 1, {}, "mini", "starter", "", *values)),
+        lambda: list(train_tab.show_preview(services, VISITOR, True, 1, {}, "mini", "starter", "", *values)),
     ]
     for call in calls:
         with pytest.raises(ClosedError, match="duplicate|Duplicate"):
@@ -602,3 +602,13 @@ def test_data_is_not_looked_at_while_the_libraries_are_half_loaded(services, mon
     monkeypatch.setattr("medassist.data.prepare_data", lambda config: order.append("data"))
     services.prepared.get(forms.recommended("mini"))
     assert order == ["libraries", "data"]
+
+
+def test_a_preview_that_was_overtaken_shows_nothing_more(services, tmp_path):
+    rows = [{"question": f"What is sign {w}?", "answer": f"A {w} pain."} for w in ("alpha", "beta", "gamma", "delta", "zeta", "eta")]
+    values = form_values(forms.recommended("mini"))
+    slow = train_tab.show_preview(services, VISITOR, False, 1, {}, "mini", "starter", "", *values)
+    next(slow)
+    shown = seen(services, write_data(tmp_path, rows))
+    assert "6 of 6" in shown["facts"].replace("<b>", "").replace("</b>", "")
+    assert [v for step in slow for v in step if v != gr.skip()] == []

@@ -271,7 +271,7 @@ CSS = """
 .ma-facts { margin:0; padding-left:1.15em; line-height:1.55; font-size:.95rem; }
 .ma-facts li { margin:0 0 2px; overflow-wrap:anywhere; }
 .ma-example pre { margin:0; padding:14px 16px; border-radius:12px; background:var(--ma-grid); white-space:pre-wrap;
-  overflow-wrap:anywhere; font-size:.9rem; line-height:1.55; height:300px; overflow-y:auto; font-family:var(--font-mono); }
+  overflow-wrap:anywhere; font-size:.9rem; line-height:1.55; height:270px; overflow-y:auto; font-family:var(--font-mono); }
 .ma-legend { display:flex; flex-wrap:wrap; gap:4px 12px; align-items:center; margin:0 0 6px; font-size:.9rem; }
 .ma-legend > span:first-child { padding:0 6px; border-radius:5px; background:var(--ma-grid); }
 .gradio-container mark { background:var(--ma-mark); color:inherit; border-radius:4px; padding:0 2px; }

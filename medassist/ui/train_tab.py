@@ -176,9 +176,33 @@ def _seen_only(facts: str, *, fetch: bool = False) -> tuple:
 
 
 def show_preview(
-    services: Services, fetch: bool, number: int, under: dict, base: str, dataset: str, more: str, *values: Any
+    services: Services,
+    request: gr.Request,
+    fetch: bool,
+    number: int,
+    under: dict,
+    base: str,
+    dataset: str,
+    more: str,
+    *values: Any,
 ) -> Iterator[tuple]:
     """Facts about the dataset and what cleaning did, then one example as it is trained on. Outputs: SEEN."""
+    session = getattr(request, "session_hash", None)
+    mine = services.cancels.begin(session, "preview")
+    try:
+        for seen in _preview(services, fetch, number, under, base, dataset, more, values):
+            if mine.superseded:  # another dataset was chosen meanwhile: what is known of this one must not cover it
+                break
+            yield seen
+        if mine.superseded:
+            yield _seen()  # what a generator yields last is sent once more when it ends
+    finally:
+        services.cancels.end(session, "preview", mine)
+
+
+def _preview(
+    services: Services, fetch: bool, number: int, under: dict, base: str, dataset: str, more: str, values: tuple
+) -> Iterator[tuple]:
     try:
         config = forms.config_from_form(under, base, dataset, more, values)
     except MedAssistError as error:
