@@ -4,6 +4,7 @@
     ├── UsageError        a command line or a request that asks for something that does not exist
     ├── ConfigError       one or several problems of a run's settings, reported together
     ├── DataError         a dataset that cannot be read, mapped or used
+    │   └── ColumnsError  which column is which could not be found out; it names the columns
     ├── ModelError        a base model that cannot be found, fetched or loaded
     ├── AdapterError      a run folder or adapter that is missing, damaged or does not fit
     ├── VocabularyError   the gate's vocabulary or the red-flag list is missing or damaged
@@ -18,6 +19,8 @@ This module knows nothing about any other.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class MedAssistError(Exception):
@@ -48,6 +51,14 @@ class ConfigError(MedAssistError):
 
 class DataError(MedAssistError):
     """A dataset cannot be read, mapped or used."""
+
+
+class ColumnsError(DataError):
+    """Which column holds what could not be found out; `columns` are those to choose from."""
+
+    def __init__(self, message: str, next_step: str = "", columns: Sequence[str] = ()) -> None:
+        self.columns = tuple(columns)
+        super().__init__(message, next_step)
 
 
 class ModelError(MedAssistError):

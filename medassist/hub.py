@@ -32,7 +32,7 @@ import yaml
 
 from medassist import __version__, adapters, cards, catalog
 from medassist.adapters import WEIGHTS, Result, RunInfo
-from medassist.config import DatasetConfig, RunConfig, build_config, to_yaml
+from medassist.config import RunConfig, build_config, to_yaml
 from medassist.errors import AdapterError, ConfigError, HubError, MedAssistError
 
 if TYPE_CHECKING:
@@ -342,15 +342,17 @@ def _replace_text(path: Path, text: str) -> None:
 
 
 def _without_local_paths(config: RunConfig) -> RunConfig:
-    """The config with each local dataset named by its file alone."""
-    return config.model_copy(update={"datasets": [_without_folder(d) for d in config.datasets]})
+    """The config with each local dataset and benchmark named by its file alone."""
+    datasets = [d.model_copy(update={"id": _without_folder(d.id)}) for d in config.datasets]
+    data = config.data.model_copy(update={"benchmarks": [_without_folder(b) for b in config.data.benchmarks]})
+    return config.model_copy(update={"datasets": datasets, "data": data})
 
 
-def _without_folder(dataset: DatasetConfig) -> DatasetConfig:
-    if cards.is_shared(dataset.id):
-        return dataset
-    name = re.split(r"[/\\]", dataset.id.rstrip("/\\"))[-1] or "local data"
-    return dataset.model_copy(update={"id": "local data" if name in (".", "..") else name})
+def _without_folder(dataset_id: str) -> str:
+    if cards.is_shared(dataset_id):
+        return dataset_id
+    name = re.split(r"[/\\]", dataset_id.rstrip("/\\"))[-1] or "local data"
+    return "local data" if name in (".", "..") else name
 
 
 def push_data(folder: Path, repo_id: str, *, token: str | None = None, private: bool = True) -> str:
@@ -367,9 +369,10 @@ def push_data(folder: Path, repo_id: str, *, token: str | None = None, private: 
     if not isinstance(report, Mapping) or "sha256" not in report or not (folder / CARD).is_file():
         raise HubError(f"{folder} is not a folder that `data export` wrote.",
                        "Export first: python -m medassist data export --dataset … --out FOLDER")
-    if report.get("personal") and not private:
+    dropped = any(s.get("name") == "drop_personal_data" and s.get("on") for s in report.get("steps", ()))
+    if report.get("personal") and not dropped and not private:
         raise HubError("Rows of this data were flagged for likely personal data, so it is not made public.",
-                       "Export again with --set data.clean='[drop_personal_data]', or push without --public.")
+                       "Export again with --set data.clean='[default, drop_personal_data]', or push without --public.")
     token = _need_token(token)
     names = [CARD, REPORT, *(f"{s}.{f}" for s in SPLITS for f in ("parquet", "jsonl", "csv"))]
     with tempfile.TemporaryDirectory(prefix="medassist-push-") as staged:

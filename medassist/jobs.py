@@ -192,7 +192,7 @@ def _launch(folder: Path, config: RunConfig, resume: bool) -> None:
 
 def _environment(config: RunConfig) -> dict[str, str]:
     passed = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
-    ids = [config.base.id, *(d.id for d in config.datasets)]
+    ids = [config.base.id, *(d.id for d in config.datasets), *config.data.benchmarks]
     needs_hub = any(HUB_ID.match(i) or (catalog.find_base(i) or catalog.find_dataset(i)) for i in ids
                     if i not in ("mini", "starter"))
     if needs_hub and os.environ.get("HF_TOKEN"):

@@ -8,6 +8,7 @@ Knows nothing of what lies at the paths.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from medassist import catalog
@@ -39,8 +40,7 @@ def portable(text: str) -> str:
 def localize(config: RunConfig) -> RunConfig:
     """The config with local paths made relative to the project's folder, as a run folder carries it."""
     base = config.base.model_copy(update={"id": portable(config.base.id)})
-    datasets = [d.model_copy(update={"id": portable(d.id)}) for d in config.datasets]
-    return config.model_copy(update={"base": base, "datasets": datasets})
+    return _with_paths(config, portable).model_copy(update={"base": base})
 
 
 def resolvable(config: RunConfig) -> RunConfig:
@@ -51,5 +51,11 @@ def resolvable(config: RunConfig) -> RunConfig:
         found = local_path(text)
         return str(found) if found is not None else text
 
-    return config.model_copy(update={
-        "datasets": [d.model_copy(update={"id": place(d.id)}) for d in config.datasets]})
+    return _with_paths(config, place)
+
+
+def _with_paths(config: RunConfig, change: Callable[[str], str]) -> RunConfig:
+    """The config with the names of its datasets and benchmarks changed."""
+    datasets = [d.model_copy(update={"id": change(d.id)}) for d in config.datasets]
+    data = config.data.model_copy(update={"benchmarks": [change(b) for b in config.data.benchmarks]})
+    return config.model_copy(update={"datasets": datasets, "data": data})

@@ -117,7 +117,7 @@ PRIVATE = ("Write to ann.lee@example.org or call +44 20 7946 0958 now. My name i
 def test_personal_data_is_flagged_and_never_shown(tmp_path):
     prepared = prepare(tmp_path, [row("Who can help with gout &amp; pain?", PRIVATE)])
     assert prepared.report.personal == {"e-mail address": 1, "phone number": 1, "date of birth": 1}
-    assert len(prepared.train) == len(FILL) + 1 and step(prepared, "personal_data").flagged == 3
+    assert len(prepared.train) == len(FILL) + 1 and step(prepared, "personal_data").flagged == 1
     gone = prepare(tmp_path, [row("Who can help?", PRIVATE)], clean=["default", "drop_personal_data"])
     assert gone.report.dropped == {shapes.PERSONAL: 1}
     for report in (prepared.report, gone.report):

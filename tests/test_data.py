@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -10,38 +9,13 @@ import time
 from collections import Counter
 
 import pytest
+from data_files import cards, write_rows
 
 from medassist import catalog
 from medassist.config import DatasetConfig, build_config
 from medassist.data import prepare_data, preview_rows, shapes
 from medassist.data.clean import answer_letter, clean_explanation, question_key, tidy
 from medassist.errors import DataError
-
-
-def write_rows(path, rows):
-    """Rows as the file type that the path's ending names."""
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
-
-
-def cards(count, start=0, **extra):
-    return [
-        {"question": f"What is finding {i}?", "answer": f"Finding {i} is benign.", **extra}
-        for i in range(start, start + count)
-    ]
 
 
 def prepare(path, data=None, **dataset):

@@ -87,11 +87,16 @@ def test_an_export_goes_to_the_hub_as_a_dataset(tmp_path, monkeypatch):
             hub.push_data(tmp_path, "ann/cards", token=token)
 
 
-def test_data_with_personal_data_is_not_made_public(tmp_path):
+def test_data_with_personal_data_is_not_made_public(tmp_path, monkeypatch):
     prepared = prepare(tmp_path / "x.jsonl", [*CARDS, {"question": "Who helps?", "answer": "Write to ann@example.org at once."}])
     export_data(prepared, tmp_path / "out", ["jsonl"])
     with pytest.raises(HubError, match="flagged for likely personal data"):
         hub.push_data(tmp_path / "out", "ann/cards", token="hf_" + "x" * 20, private=False)
+    dropped = prepare(tmp_path / "x.jsonl", clean=["default", "drop_personal_data"])
+    export_data(dropped, tmp_path / "out", ["jsonl"])
+    assert "ann@example.org" not in (tmp_path / "out" / "train.jsonl").read_text()
+    monkeypatch.setattr(hub, "_upload", lambda folder, *rest: str(sorted(p.name for p in folder.iterdir())))
+    assert "train.jsonl" in hub.push_data(tmp_path / "out", "ann/cards", token="hf_" + "x" * 20, private=False)
 
 
 EXAM = "A 45-year-old man has had chest pain on climbing stairs for the last three months, " \

@@ -319,6 +319,16 @@ def test_another_reading_of_the_columns_is_one_choice_away(services, tmp_path):
     assert again["reading"]["value"] == other and "needs rest" in again["example"] and "pain" not in again["example"]
 
 
+def test_where_no_columns_are_found_they_are_offered(services, tmp_path):
+    rows = [{"label": f"{w}itis", "parent": f"illness of the {w}"} for w in ("alpha", "beta", "gamma", "delta", "zeta", "eta")]
+    path = write_data(tmp_path, rows)
+    shown = seen(services, path)
+    assert "Choose below" in shown["facts"] and shown["reading"]["visible"] and shown["example"] == ""
+    mapping = next(v for label, v in shown["reading"]["choices"] if label == "'label' → 'parent'")
+    again = seen(services, path, **{"datasets.0.mapping": mapping})
+    assert "illness of the" in again["example"] and again["reading"]["value"] == mapping
+
+
 def test_a_conversation_shows_each_answer_as_learned(services, tmp_path):
     talk = [{"messages": [{"role": r, "content": f"{t} {i}"} for r, t in (
         ("user", "Is it gout"), ("assistant", "It may be"), ("user", "And now"), ("assistant", "Rest helps"))]} for i in range(12)]

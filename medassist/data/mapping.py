@@ -19,7 +19,7 @@ from typing import Any
 from medassist.data import choice
 from medassist.data.rows import PLACEHOLDERS, Pair, ReadOptions, read_row, read_turns
 from medassist.data.shapes import ColumnMap, Reading
-from medassist.errors import DataError
+from medassist.errors import ColumnsError, DataError
 
 ROLES = ("question", "answer", "title", "topic", "instruction", "input", "messages", "options",
          *(f"option_{c}" for c in "abcdefgh"), "correct", "explanation", "choice_type", "term", "meaning", "text",
@@ -68,7 +68,7 @@ def detect(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str
     """The likeliest reading.
 
     Raises:
-        DataError: none is likely; the message lists the columns.
+        ColumnsError: none is likely; the message lists the columns.
     """
     readings = list_readings(rows, columns)
     # Columns known by name are taken even where the sampled rows are empty: the report then says what they lack.
@@ -79,10 +79,11 @@ def detect(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str
     how = "Name it, for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'."
     question = _first(names, _QUESTION, "question")
     if question and not _first(names, _ANSWER, "answer", exclude=question):
-        raise DataError(f"{title} has a column for the question ('{question}') but none for the answer.", how)
+        raise ColumnsError(f"{title} has a column for the question ('{question}') but none for the answer.", how, columns)
     shown = ", ".join(str(c)[:60] for c in columns[:20]) + (", …" if len(columns) > 20 else "")
-    raise DataError(f"{title} has no columns that look like a question and an answer; it has: {shown}.",
-                    "Say which are which, for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'.")
+    raise ColumnsError(f"{title} has no columns that look like a question and an answer; it has: {shown}.",
+                       "Say which are which, for example --set datasets.0.mapping='{question: COLUMN, answer: COLUMN}'.",
+                       columns)
 
 
 def list_readings(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Reading]:

@@ -266,20 +266,19 @@ class _Preparation:
             others = tuple(r for r in list_readings(table.sample, names) if r.confidence > 0)[:_OTHER_READINGS]
             reports.append(SourceReport(
                 table.id, table.title, table.licence, source.rows, used[number], dict(columns.roles), columns.kind,
-                columns.confidence, columns.evidence, others, tuple(names[:200])))
+                columns.confidence, columns.evidence, others, tuple(map(str, names[:50]))))
         return tuple(reports)
 
     def _step_reports(self) -> tuple[StepReport, ...]:
         reports = []
-        flagged = sum(self._personal().values())
         for name in CLEANING_STEPS:
             changed = sum(s.reads.changed.get(name, 0) for s in self.sources)
             shown = [e for s in self.sources for e in s.reads.examples.get(name, [])]
             reason = STEP_REASONS.get(name)
             dropped = self.dropped[reason] if reason else 0
             shown += self.drop_examples.get(reason, []) if reason else []
-            reports.append(StepReport(name, name in self.steps, changed, dropped,
-                                      flagged if name == "personal_data" else 0, tuple(shown[:2 * _EXAMPLES])))
+            changed, flagged = (0, changed) if name == "personal_data" else (changed, 0)
+            reports.append(StepReport(name, name in self.steps, changed, dropped, flagged, tuple(shown[:2 * _EXAMPLES])))
         return tuple(reports)
 
     def _personal(self) -> dict[str, int]:

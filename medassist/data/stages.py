@@ -243,6 +243,7 @@ class _RowCleaner:
         if "personal_data" in self.steps or "drop_personal_data" in self.steps:
             flagged = personal.find_personal("\n".join(text for exchange in talk for text in exchange))
             self.personal.update(flagged)
+            self.noted.counts["personal_data"] += bool(flagged)
         if flagged and not reason and "drop_personal_data" in self.steps:
             reason = shapes.PERSONAL
         if reason:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from medassist import access, adapters, catalog, jobs, lock, preview
 from medassist.config import PRESETS, RunConfig, to_yaml
 from medassist.data import PreparedData, preview_rows
 from medassist.data.report import confidence_words, shape_words
-from medassist.errors import ConfigError, JobError, MedAssistError, UsageError
+from medassist.errors import ColumnsError, ConfigError, JobError, MedAssistError, UsageError
 from medassist.ui import forms, render, render_data, uploads
 from medassist.ui.errors import bind, quiet
 from medassist.ui.services import Services, import_tokenizers
@@ -28,6 +28,7 @@ RECENT_S = 3600  # a page that opens shows a run that ended within this time
 LOG_BYTES = 6_000
 ROWS_SHOWN = 4  # as they came and as they are used
 MAX_FILES = 8  # uploaded at once
+MAX_COLUMNS = 7  # offered in pairs as question and answer
 NOTHING_YET = render.empty("Nothing yet", "Choose a dataset above, and what is done to its rows appears here.")
 _PRESET_NAMES = {"quick": "Quick", "standard": "Standard", "thorough": "Thorough"}
 
@@ -222,6 +223,9 @@ def _preview(
             return
         yield _seen(**_data_seen(config, prepared), facts=render_data.facts(prepared, None, None))
         yield _seen(**_example_seen(services, config, prepared, number))
+    except ColumnsError as error:
+        said = f"{error.message} Choose below which column is asked and which is answered."
+        yield (*_seen_only(render.note(said, "bad"))[:1], _pairs_of(error.columns, "auto"), *_seen_only("")[2:])
     except MedAssistError as error:
         local = forms.has_local_data(config) and forms.has_local_base(config)
         yield _seen_only(render.note(str(error), "bad"), fetch=not local)
@@ -246,7 +250,21 @@ def _reading(config: RunConfig, prepared: PreparedData) -> Any:
     choices = [(found, "auto"), *readings]
     if chosen not in [value for _, value in choices]:
         choices.append(("As said under All settings, Data", chosen))
-    return gr.update(choices=choices, value=chosen, visible=len(choices) > 2)
+    known = {label for label, _ in readings}
+    others = [(label, value) for label, value in _pairs(source.all_columns) if not any(k.startswith(label) for k in known)]
+    return gr.update(choices=choices + others, value=chosen, visible=len(choices) > 2 or bool(others))
+
+
+def _pairs(columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Every way to ask one column and answer with another: label and mapping."""
+    return [(f"'{q}' → '{a}'", json.dumps({"question": q, "answer": a}))
+            for q in columns[:MAX_COLUMNS] for a in columns[:MAX_COLUMNS] if q != a]
+
+
+def _pairs_of(columns: Sequence[str], chosen: str) -> Any:
+    """The list of readings where none was found."""
+    pairs = _pairs(columns)
+    return gr.update(choices=[("Not found", "auto"), *pairs], value=chosen, visible=bool(pairs))
 
 
 def _example_seen(services: Services, config: RunConfig, prepared: PreparedData, number: int) -> dict[str, Any]:
