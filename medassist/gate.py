@@ -13,6 +13,7 @@ The vocabulary is readable text in `vocab/`; `python -m medassist maintain vocab
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,15 @@ GREETING_MESSAGE = (
     "the body. What would you like to know?"
 )
 
-TERM_FILES = ("learned.tsv", "languages.tsv", "medical.tsv", "everyday.tsv")  # later files win
+# Written by hand; later files win, and all of them over what was learned.
+HAND_FILES = ("languages.tsv", "sciences.tsv", "drugs.tsv", "lay.tsv", "medical.tsv", "everyday.tsv")
+TERM_FILES = ("learned.tsv", *HAND_FILES)
 PART_FILE = "parts.tsv"
 STEM_FILE = "stems.tsv"
 HISTORY_TURNS = 12  # user turns before the current one that are decided anew
 MAX_WORDS = 2_000  # words of a text that are scored, half from each end
 FOLLOW_UP_WORDS = 16  # a longer text stands on its own
+LONG_TEXT, TASK_START = 30, 10  # words: of a longer text only the beginning can say that it is a task
 REPAIRS = 40  # unknown words of one text that are tried as typing errors
 
 
@@ -149,18 +153,31 @@ def _damaged(path: Path, why: str) -> VocabularyError:
     )
 
 
+_LINES = re.compile(r"(?:[^\t\n]+\t-?[0-4]?\d(?:\.\d+)?\t[^\t\n]+\n)*")
+
+
+def _term_lines(path: Path) -> list[str]:
+    """The lines of a vocabulary file, each a term, a weight and a class with tabs between; checked all at once.
+
+    Raises:
+        VocabularyError: the file is missing or a line is damaged.
+    """
+    lines = _read(path)
+    if not _LINES.fullmatch("\n".join(lines) + "\n"):
+        for line in lines:
+            if not _LINES.fullmatch(line + "\n"):
+                raise _damaged(path, f"cannot read the line {line[:60]!r}: it is no term, weight (below 50) and class")
+    return lines
+
+
+def _term(line: str) -> MatchedTerm:
+    term, weight, cls = line.split("\t")
+    return MatchedTerm(term, float(weight), cls)
+
+
 def read_terms(path: Path) -> Iterator[MatchedTerm]:
-    """The lines of a vocabulary file: term, weight, class, with a tab between."""
-    for line in _read(path):
-        columns = line.split("\t")
-        try:
-            term, weight, cls = columns
-            value = float(weight)
-        except ValueError:
-            raise _damaged(path, f"cannot read the line {line[:60]!r}") from None
-        if not -50 < value < 50:
-            raise _damaged(path, f"weight {weight} of {term!r} is not between -50 and 50")
-        yield MatchedTerm(term, value, cls)
+    """The terms of a vocabulary file; raises VocabularyError where it is missing or damaged."""
+    return map(_term, _term_lines(path))
 
 
 def read_stop_words(folder: Path) -> set[str]:
@@ -173,28 +190,81 @@ def _singular_all(wording: str) -> str:
     return " ".join(singular(word) for word in wording.split())
 
 
+class _Words(dict):
+    """Word → term, where a term may still be a line of its file: it is read when somebody asks for it."""
+
+    def get(self, word: str, default: Any = None) -> Any:
+        found = super().get(word, default)
+        if type(found) is str:
+            found = self[word] = _term(found)
+        return found
+
+    def __getitem__(self, word: str) -> MatchedTerm:
+        found = super().__getitem__(word)
+        if type(found) is str:
+            found = self[word] = _term(found)
+        return found
+
+    def items(self) -> Iterator[tuple[str, MatchedTerm]]:  # type: ignore[override]
+        return ((word, self[word]) for word in list(self))
+
+
 class TermIndex:
-    """Terms by word and by phrase; walks a text so that the longest phrase wins and uses its words up."""
+    """Terms by word and by phrase; walks a text so that the longest phrase wins and uses its words up.
+
+    Lines of a vocabulary are filed under their first word and read when a text has that word: loading stays quick.
+    """
 
     def __init__(self, terms: Iterable[MatchedTerm] = ()) -> None:
-        self.words: dict[str, MatchedTerm] = {}
-        self.tree: dict = {}  # phrases of two and more words
+        self.words = _Words()
+        self.tree: dict = {}  # phrases of two and more words by their first: nested dicts, or lines not yet read
         for term in terms:
             self.add(term)
 
     def add(self, term: MatchedTerm) -> None:
         """Takes a term in; a later one of the same words wins."""
-        if " " not in term.term:
-            self.words[singular(term.term)] = term
+        first, _, rest = term.term.partition(" ")
+        if not rest:
+            self.words[singular(first)] = term
             return
-        node = self.tree
-        for word in term.term.split():
+        self._insert(self._node(singular(first)), term)
+
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Takes in the lines of a file; later ones win over earlier."""
+        words, tree = self.words, self.tree
+        for line in lines:
+            term = line[: line.index("\t")]
+            first, _, rest = term.partition(" ")
+            if len(first) > 4 and first[-1] == "s":
+                first = singular(first)
+            if not rest:
+                words[first] = line
+            else:
+                waiting = tree.setdefault(first, [])
+                if type(waiting) is dict:
+                    self._insert(waiting, _term(line))
+                else:
+                    waiting.append(line)
+
+    def _node(self, first: str) -> dict:
+        """The phrases that begin with a word, read if they were not yet."""
+        node = self.tree.setdefault(first, {})
+        if type(node) is list:
+            lines, node = node, {}
+            self.tree[first] = node
+            for line in lines:
+                self._insert(node, _term(line))
+        return node
+
+    @staticmethod
+    def _insert(node: dict, term: MatchedTerm) -> None:
+        for word in term.term.split()[1:]:
             node = node.setdefault(singular(word), {})
         node[""] = term
 
     def phrase_at(self, words: Sequence[str], at: int) -> tuple[MatchedTerm | None, int]:
         """The longest phrase of two or more words that begins here, and its length."""
-        node, found, length = self.tree[words[at]], None, 0
+        node, found, length = self._node(words[at]), None, 0
         for step in range(at + 1, len(words)):
             node = node.get(words[step])
             if node is None:
@@ -225,7 +295,9 @@ class Vocabulary:
     """Everything in a vocabulary folder, ready to be looked up."""
 
     def __init__(self, folder: Path) -> None:
-        self.index = TermIndex(term for name in TERM_FILES for term in read_terms(folder / name))
+        self.index = TermIndex()
+        for name in TERM_FILES:
+            self.index.add_lines(_term_lines(folder / name))
         if len(self.index.words) < 500:
             raise _damaged(
                 folder / TERM_FILES[0], f"only {len(self.index.words)} words in the whole vocabulary"
@@ -233,6 +305,9 @@ class Vocabulary:
         self.parts = {term.term: term.weight for term in read_terms(folder / PART_FILE)}
         self.stems = {term.term: term for term in read_terms(folder / STEM_FILE)}
         self.stop_words = read_stop_words(folder)
+        self.ordinary = set(_read(folder / "ordinary.txt"))
+        if len(self.ordinary) < 1000:
+            raise _damaged(folder / "ordinary.txt", f"only {len(self.ordinary)} ordinary words")
         self.settings = self._read_settings(folder / "settings.txt")
         lexicon = (
             (name, [_singular_all(w) for w in listed])
@@ -262,7 +337,7 @@ class Vocabulary:
 
     def unlisted(self, word: str, repair: bool) -> MatchedTerm | None:
         """What a word that is not listed adds: as a typing error of a medical word, or by its parts."""
-        if len(word) < 5 or not word.isalpha() or len(word) > 40:
+        if len(word) < 5 or not word.isalpha() or len(word) > 40 or word in self.ordinary:
             return None
         meant = self.speller.find(word) if repair and len(word) >= 6 else None
         if meant:
@@ -400,6 +475,8 @@ class Gate:
         seen, at, covered, own_words = 0, 0, 0, 0
         while at < len(words):
             mask, length = phrases.longest(words, at)
+            if mask & bits["task"] and len(words) > LONG_TEXT and at > TASK_START:
+                mask &= ~bits["task"]  # in the middle of a long story it is no task
             seen |= mask
             if mask & (bits["greeting"] | bits["filler"]):
                 covered += length

@@ -4,6 +4,7 @@ It reads JSON Lines by path, so anyone can bring another set: each row has `text
 `source` and `history` ([{role, content}]). It knows nothing about where questions come from, and trains nothing.
 
     python -m medassist bench gate questions.jsonl [--strictness strict] [--vocab DIR] [--wrong 20] [--json]
+    python -m medassist bench gate questions.jsonl --against train.jsonl    # other ways to gate, in the same run
 
 A label says which routes are right. medical, follow_up: answer or emergency. everyday: out_of_scope or greeting.
 emergency: emergency. lookalike: anything but emergency. greeting: greeting.
@@ -16,13 +17,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medassist.errors import DataError
-from medassist.gate import STRICTNESS, Gate
+from medassist.gate import STRICTNESS, Gate, gate_words
 
 RIGHT_ROUTES = {
     "medical": ("answer", "emergency"),
@@ -111,6 +112,66 @@ def measure(gate: Gate, rows: Iterable[dict[str, Any]], keep_wrong: int = 0) -> 
     return list(tallies.values())
 
 
+# ---------------------------------------------------------------------------- other ways to gate
+
+
+def other_gates(train: Sequence[dict[str, Any]], gate: Gate) -> dict[str, Callable[[str], bool]]:
+    """Other gates made from the same labelled questions: name → whether a text is let in.
+
+    shared word: the rule of the system that this one replaces, any word of the medical questions but stop words.
+    word list: any word of the vocabulary that speaks for medicine, whatever its weight.
+    tf-idf: scikit-learn's logistic regression over TF-IDF of words and word pairs.
+
+    Raises:
+        DataError: there are no questions of one of the labels, or scikit-learn is not installed.
+    """
+    medical = [r["text"] for r in train if r["label"] == "medical"]
+    everyday = [r["text"] for r in train if r["label"] == "everyday"]
+    if not medical or not everyday:
+        raise DataError("--against needs questions labelled medical and everyday.", "Give a file with both.")
+    stop = gate.vocabulary.stop_words
+    shared = {word for text in medical for word in gate_words(text)} - stop
+    listed = {word for word, term in gate.vocabulary.index.words.items() if term.weight > 0}
+    return {
+        "shared word": lambda text: any(word in shared for word in gate_words(text)),
+        "word list": lambda text: any(word in listed for word in gate_words(text)),
+        "tf-idf": _tf_idf(medical, everyday),
+    }
+
+
+def _tf_idf(medical: list[str], everyday: list[str]) -> Callable[[str], bool]:
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+    except ImportError:
+        raise DataError("The TF-IDF baseline needs scikit-learn.", "Install it: pip install scikit-learn.") from None
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, class_weight="balanced", max_iter=1000)
+    )
+    model.fit(medical + everyday, [1] * len(medical) + [0] * len(everyday))
+    return lambda text: bool(model.predict([text])[0])
+
+
+def compare(gates: dict[str, Callable[[str], bool]], rows: Sequence[dict[str, Any]]) -> list[Tally]:
+    """One tally for each gate and label; greetings and red flags are ours alone, so only two labels count."""
+    tallies = []
+    for name, let_in in gates.items():
+        for label in ("medical", "everyday"):
+            tally = Tally(name, label)
+            for row in rows:
+                if row["label"] != label or row["history"]:
+                    continue
+                began = time.process_time()
+                allowed = let_in(row["text"])
+                tally.time_s += time.process_time() - began
+                tally.count += 1
+                tally.right += allowed == (label == "medical")
+            if tally.count:
+                tallies.append(tally)
+    return tallies
+
+
 def _totals(tallies: Sequence[Tally]) -> list[Tally]:
     """One tally for each label over all sources."""
     totals: dict[str, Tally] = {}
@@ -146,14 +207,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wrong", type=int, default=0, metavar="N", help="show so many wrong decisions of each set"
     )
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="labelled questions that other ways to gate are made from"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def main(args: argparse.Namespace) -> int:
     """Measures, and prints one line for each source and label, then the totals."""
     gate = Gate.load(args.vocab, args.strictness)
-    tallies = measure(gate, (row for path in args.files for row in read_rows(path)), args.wrong)
+    rows = [row for path in args.files for row in read_rows(path)]
+    tallies = measure(gate, rows, args.wrong)
     shown = tallies + _totals(tallies)
+    if args.against is not None:
+        others = other_gates(list(read_rows(args.against)), gate)
+        shown += compare({**others, "this gate": lambda text: gate.check(text).route in ("answer", "emergency")}, rows)
     if args.json:
         for tally in shown:
             print(json.dumps(tally.to_json(), ensure_ascii=False))

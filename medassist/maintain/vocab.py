@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import random
 import re
 import shutil
@@ -24,6 +25,7 @@ from typing import Any
 
 from medassist.errors import DataError
 from medassist.gate import (
+    HAND_FILES,
     VOCAB_DIR,
     MatchedTerm,
     TermIndex,
@@ -35,7 +37,6 @@ from medassist.gate import (
 )
 from medassist.safety import Speller, fold, split_words
 
-HAND_FILES = ("languages.tsv", "medical.tsv", "everyday.tsv")
 COPIED_FILES = (*HAND_FILES, "stems.tsv", "phrases.txt", "stop_words.txt")
 
 
@@ -121,15 +122,20 @@ class Recipe:
     max_words: int = 5500
     max_parts: int = 1500
     smallest: float = 0.25  # a smaller weight is not worth a line
-    clear: float = (
-        2.5  # a word speaks for one side when it is so many times as frequent there; others weigh nothing
-    )
+    clear: float = 4.0  # a word speaks for medicine when it is so many times as frequent there; others weigh nothing
+    clear_against: float = 8.0  # the same against medicine
+    slope_for: float = 0.7  # weight for each e-fold of that ratio, at most
+    slope_against: float = 0.4
+    most_for: float = 3.0
+    most_against: float = 1.5
     max_neutral: int = 1200  # ordinary words that are listed with weight 0
+    ordinary_stories: int = 12  # a word of so many stories is ordinary: no typing error, and not judged by its parts
+    most_for_ordinary: float = 0.8
     seed: int = 7
     floor: float = -3.0
     follow_up: float = -2.5
     thresholds: dict[str, float] = field(
-        default_factory=lambda: {"lenient": -0.7, "balanced": 0.0, "strict": 0.7}
+        default_factory=lambda: {"lenient": -0.8, "balanced": -0.1, "strict": 0.6}
     )
 
 
@@ -226,12 +232,12 @@ def _learn(
     examples: list[_Example],
     listed: set[str],
     allowed: set[str] | None,
-    sides: dict[str, float],
+    bounds: dict[str, tuple[float, float]],
     recipe: Recipe,
 ) -> dict[str, float]:
     """Weights by feature name, and the bias under "": logistic regression with AdaGrad.
 
-    A listed word may only weigh towards its side.
+    A listed word weighs within its bounds.
     """
     import numpy as np
 
@@ -246,8 +252,7 @@ def _learn(
         )
     weights, squares = np.zeros(len(ids)), np.full(len(ids), 0.01)
     bias, bias_square = 0.0, 0.01
-    low = np.array([0.0 if sides.get(name, 0) > 0 else -9.0 for name in ids])
-    high = np.array([0.0 if sides.get(name, 0) < 0 else 9.0 for name in ids])
+    low, high = np.array([bounds.get(name, (-9.0, 9.0)) for name in ids]).T
     order = np.arange(len(rows))
     rng = np.random.default_rng(recipe.seed)
     for _ in range(recipe.epochs):
@@ -273,17 +278,30 @@ class _Counts:
     families: dict[str, set[str]]
     forms: Counter[tuple[str, str]]  # (word, written form)
     rates: dict[str, dict[str, float]]  # label → word → the highest share of texts of a family that hold it
+    labels: dict[str, Counter[str]]  # word → label → families that hold it
+    ordinary: set[str] = field(default_factory=set)  # words of many stories
 
-    def side(self, word: str, clear: float) -> float:
-        """1 for a word that clearly speaks for medicine, -1 against, 0 for neither."""
+    def bounds(self, word: str, recipe: Recipe) -> tuple[float, float]:
+        """What a word may weigh: by how much more often it occurs on its clear side; (0, 0) for a word of both.
+
+        The highest share of any collection counts on either side, so that a word which patients use somewhere
+        weighs little against medicine, and one that is usual anywhere else weighs little for it.
+        """
         medical = self.rates["medical"].get(word, 0.0) + 1e-4
         everyday = self.rates["everyday"].get(word, 0.0) + 1e-4
-        return 1.0 if medical > clear * everyday else -1.0 if everyday > clear * medical else 0.0
+        ratio = medical / everyday
+        labels = self.labels.get(word, {})
+        if ratio > recipe.clear and labels.get("medical", 0) >= recipe.min_families:
+            most = recipe.most_for_ordinary if word in self.ordinary else recipe.most_for
+            return 0.0, min(most, recipe.slope_for * math.log(ratio))
+        if ratio < 1 / recipe.clear_against and labels.get("everyday", 0) >= recipe.min_families:
+            return max(-recipe.most_against, recipe.slope_against * math.log(ratio)), 0.0
+        return 0.0, 0.0
 
 
 def _count(texts: dict[str, tuple[Source, list[str]]], hand: TermIndex, stop: set[str]) -> _Counts:
     """In how many texts a word occurs, in which families, how often there, and in which written form."""
-    counts = _Counts(Counter(), {}, Counter(), {"medical": {}, "everyday": {}})
+    counts = _Counts(Counter(), {}, Counter(), {"medical": {}, "everyday": {}}, {})
     by_family: dict[tuple[str, str], Counter[str]] = {}
     sizes: Counter[tuple[str, str]] = Counter()
     for source, found in texts.values():
@@ -302,27 +320,29 @@ def _count(texts: dict[str, tuple[Source, list[str]]], hand: TermIndex, stop: se
         for word, n in in_family.items():
             counts.texts[word] += n
             counts.families.setdefault(word, set()).add(family)
+            counts.labels.setdefault(word, Counter())[label] += 1
             best[word] = max(best.get(word, 0.0), n / size)
     return counts
 
 
 def learn_vocabulary(
-    texts: dict[str, tuple[Source, list[str]]], hand_dir: Path, recipe: Recipe
+    texts: dict[str, tuple[Source, list[str]]], hand_dir: Path, recipe: Recipe, ordinary: Iterable[str] = ()
 ) -> dict[str, Any]:
     """The learned terms, parts and bias: learn with all words, keep what matters, learn again with those."""
     hand = TermIndex(term for name in HAND_FILES for term in read_terms(hand_dir / name))
     stop = read_stop_words(hand_dir)
     counts = _count(texts, hand, stop)
+    counts.ordinary = {singular(w) for w in ordinary}
     common = {
         w
         for w, n in counts.texts.items()
         if n >= recipe.min_count and len(counts.families[w]) >= recipe.min_families
     }
-    sides = {word: counts.side(word, recipe.clear) for word in common}
-    listed = {word for word in common if sides[word]}
+    bounds = {word: counts.bounds(word, recipe) for word in common}
+    listed = {word for word in common if bounds[word] != (0.0, 0.0)}
     neutral = common - listed
     examples = _examples(texts, hand, stop | neutral)
-    first = _learn(examples, listed, None, sides, recipe)
+    first = _learn(examples, listed, None, bounds, recipe)
 
     def worth(word: str) -> float:
         return abs(first.get(word, 0.0)) * min(counts.texts[word], 400) ** 0.35
@@ -332,7 +352,7 @@ def learn_vocabulary(
     neutral |= _lookalikes(listed - kept, kept, first, hand, counts.texts)
     shown = set(sorted(neutral, key=lambda w: counts.texts[w], reverse=True)[: recipe.max_neutral])
     parts = _choose_parts(first, counts.texts, kept | shown, recipe)
-    second = _learn(_examples(texts, hand, stop | shown), kept, parts, sides, recipe)
+    second = _learn(_examples(texts, hand, stop | shown), kept, parts, bounds, recipe)
     best: dict[str, str] = {}
     for (word, form), n in counts.forms.items():
         if n > counts.forms[word, best.get(word, "")]:
@@ -342,6 +362,22 @@ def learn_vocabulary(
         "words": {best[word]: second.get(word, 0.0) for word in kept} | {best[word]: 0.0 for word in shown},
         "parts": {part: second[part] for part in parts if abs(second.get(part, 0.0)) >= 0.1},
     }
+
+
+def ordinary_words(data_dir: Path, recipe: Recipe) -> Counter[str]:
+    """In how many of the public-domain stories each word stands, where it stands in enough of them."""
+    import pyarrow.parquet as pq
+
+    source = next(s for s in SOURCES if s.name == "stories")
+    counts: Counter[str] = Counter()
+    with pq.ParquetFile(data_dir / f"{source.path}.parquet") as file:
+        for batch in file.iter_batches(batch_size=200, columns=[source.column]):
+            for cell in batch.column(0).to_pylist():
+                text = str(cell or "")
+                # `fold` reads both ends of a long text; the middle of a story is read piece by piece.
+                pieces = (text[at : at + 12_000] for at in range(0, min(len(text), 60_000), 12_000))
+                counts.update({w for piece in pieces for w in split_words(fold(piece)) if w.isalpha() and len(w) > 2})
+    return Counter({w: n for w, n in counts.items() if n >= recipe.ordinary_stories})
 
 
 def _choose_parts(
@@ -414,7 +450,8 @@ def build_vocabulary(
     """
     recipe = recipe or Recipe()
     texts = read_texts(data_dir, recipe, leave_out)
-    learned = learn_vocabulary(texts, hand_dir, recipe)
+    ordinary = ordinary_words(data_dir, recipe)
+    learned = learn_vocabulary(texts, hand_dir, recipe, ordinary)
     kinds = _classes(data_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     if out_dir.resolve() != hand_dir.resolve():
@@ -429,6 +466,11 @@ def build_vocabulary(
     ]
     _write_terms(out_dir / "learned.tsv", _header("Learned words of the gate.", texts), words)
     _write_terms(out_dir / "parts.tsv", _header("Word parts, for words that are in no list.", texts), parts)
+    known = {singular(w) for w in learned["words"]} | TermIndex(t for n in HAND_FILES for t in read_terms(hand_dir / n)).words.keys()
+    plain = sorted({singular(w) for w in ordinary} - known)
+    head = "# Ordinary words, of which none is a typing error of a medical word or judged by its parts: those of many\n" \
+        "# public-domain stories (corpus/public_domain_stories). Made by `python -m medassist maintain vocab`.\n"
+    (out_dir / "ordinary.txt").write_text(head + "\n".join(plain) + "\n", encoding="utf-8")
     settings = {
         "bias": learned["bias"],
         "floor": recipe.floor,
