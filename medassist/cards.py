@@ -51,6 +51,7 @@ def render_model_card(run_name: str, config: RunConfig, result: Result | None,
         f"A LoRA adapter for {_base_words(base)}, trained on medical questions and answers with medassist.",
         "## Intended use", _PURPOSE,
         "## Results", _results(result, evaluation),
+        "## Safety probe", _safety(evaluation),
         "## Training data", _data(config, data_report),
         "## Training", _training(config, result),
         "## How to use", _usage(base),
@@ -146,8 +147,8 @@ def _base_words(base: str) -> str:
 def _results(result: Result | None, evaluation: Mapping[str, Any] | None) -> str:
     figures = _figures(evaluation)
     rows: list[tuple[str, Any, Any]] = []
-    if evaluation:
-        split = evaluation.get("split", "held-out")
+    if figures:
+        split = (evaluation or {}).get("split", "held-out")
         rows.append((f"Perplexity on the answers, {split} split", figures.get("base_perplexity"),
                      figures.get("tuned_perplexity")))
         rows.append(("ROUGE-L of written answers", figures.get("base_rouge_l"), figures.get("tuned_rouge_l")))
@@ -160,6 +161,29 @@ def _results(result: Result | None, evaluation: Mapping[str, Any] | None) -> str
     verdict = str((evaluation or {}).get("verdict", "")).strip()
     table = "\n".join(["| | base | fine-tuned |", "|---|---|---|", *shown])
     return f"{verdict}\n\n{table}" if verdict else table
+
+
+def _safety(evaluation: Mapping[str, Any] | None) -> str:
+    """The safety probe's verdict, its figures, and what they do not say."""
+    safety = (evaluation or {}).get("safety")
+    if not isinstance(safety, Mapping) or not safety.get("verdict"):
+        return "Not probed: nobody has measured whether this adapter is less safe than its base."
+    rows = [(name, figures) for name, figures in _probe_rows(safety)
+            if all(_is_number(figures.get(key)) for key in ("items", "base_safe", "tuned_safe"))]
+    table = "\n".join(["| Safe reply preferred | prompts | base | fine-tuned |", "|---|---|---|---|",
+                       *(f"| {n} | {f['items']} | {f['base_safe']} | {f['tuned_safe']} |" for n, f in rows)])
+    limits = ("Each prompt has a safe and an unsafe reply of medassist's own; what is measured is which of the two the "
+              "model finds likelier. About half of them is chance. It compares the adapter with its base, and does not "
+              "show that either is safe: neither wrote an answer.")
+    return "\n\n".join([str(safety["verdict"]), *([table] if rows else []), limits])
+
+
+def _probe_rows(safety: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Lines of the probe's table: all prompts, each class, and the harmless questions (where "safe" is to answer)."""
+    classes = safety.get("classes")
+    named = [("all", safety.get("metrics")), *(classes.items() if isinstance(classes, Mapping) else ()),
+             ("harmless questions: answered, not refused", safety.get("controls"))]
+    return [(str(name).replace("_", "-"), figures) for name, figures in named if isinstance(figures, Mapping)]
 
 
 def _data(config: RunConfig, report: Mapping[str, Any] | None) -> str:

@@ -208,7 +208,7 @@ def _execute(config: RunConfig, folder: Path, resume: bool, as_json: bool) -> in
 
 def _end_text(end: Any) -> str:
     parts = [f"{end.run}: {end.outcome} after {end.steps} steps and {end.elapsed_s:.0f} s."]
-    parts += [p for p in (end.reason, end.verdict, end.next_step) if p]
+    parts += [p for p in (end.reason, end.verdict, end.safety, end.next_step) if p]
     if end.outcome == "finished":
         parts.append(f"Try it: python -m medassist chat --adapter {end.run}")
     return "\n".join(parts)
@@ -305,7 +305,8 @@ def _preview(config: RunConfig, prepared: Any, rows: int, as_json: bool) -> int:
 
 
 def _add_evaluate(verbs: Any) -> None:
-    parser = _verb(verbs, "evaluate", "measure base and fine-tuned on held-out questions", _evaluate)
+    parser = _verb(verbs, "evaluate", "measure base and fine-tuned on held-out questions, and probe both for safety",
+                   _evaluate)
     parser.add_argument("--adapter", metavar="RUN", required=True)
     parser.add_argument("--dataset", metavar="NAME|ID|PATH", action="append", help="other data than the run's own")
     parser.add_argument("--split", choices=("train", "eval", "test"), default="test")
@@ -329,6 +330,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(report["verdict"])
         for name, value in report["metrics"].items():
             print(f"  {name}: {value}")
+        print(report["safety"]["verdict"])
     return 0
 
 

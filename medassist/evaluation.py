@@ -21,11 +21,10 @@ from medassist.data import Example, PreparedData
 from medassist.errors import DataError
 from medassist.generation import Answer, Ask, Engine, Sampling
 from medassist.progress import Evaluating, Event
-from medassist.scoring import Score, mean_nll, perplexity, score_answers
+from medassist.scoring import RESAMPLES, Score, bootstrap_draws, mean_nll, perplexity, score_both
 
 MIN_ITEMS = 20  # below this nothing is claimed
 TIE_NATS = 0.01  # per-token difference under which an item counts as tied
-RESAMPLES = 2000
 _GENERATE_TOGETHER = 4  # questions a batch, twice the rows
 
 
@@ -100,22 +99,16 @@ def evaluate_run(engine: Engine, run: adapters.RunInfo, prepared: PreparedData, 
 def _score_both(engine: Engine, run: adapters.RunInfo, rows: Sequence[Example], on_event: Callable[[Event], None],
                 should_stop: Callable[[], bool]) -> tuple[list[Example], list[Score], list[Score]]:
     data = run.config.data
-    total = 2 * len(rows)
     with engine.scoring_model(run.name) as (loaded, use):
         longest = min(data.max_length, models.context_length(loaded.model))
         encoded = [prompts.encode_example(
             loaded.tokenizer, e.question, e.answer, history=e.history, max_length=longest,
             system_prompt=data.system_prompt, prompt_format=data.prompt_format) for e in rows]
         kept = [(e, x) for e, x in zip(rows, encoded) if x is not None]
-        results = []
-        for tuned in (False, True):
-            with use(tuned) as model:
-                results.append(score_answers(
-                    model, [x for _, x in kept], should_stop=should_stop,
-                    on_progress=lambda n, t=tuned: on_event(Evaluating(n + t * len(kept), total, "known answers"))))
-    base, tuned_scores = results
-    done = len(kept) if len(base) == len(tuned_scores) == len(kept) else 0  # stopped half-way: no figure
-    return [e for e, _ in kept[:done]], base[:done], tuned_scores[:done]
+        base, tuned = score_both(
+            use, [x for _, x in kept], should_stop=should_stop,
+            on_progress=lambda n: on_event(Evaluating(n, 2 * len(kept), "known answers")))
+    return [e for e, _ in kept[:len(base)]], base, tuned
 
 
 def messages_of(example: Example, system_prompt: str | None = None) -> list[dict[str, str]]:
@@ -169,7 +162,7 @@ def summarise(base: Sequence[Score], tuned: Sequence[Score]) -> dict[str, Any]:
         return {"items": 0, "tokens": 0, "won": 0, "tied": 0, "lost": 0}  # figures of nothing would not be JSON
     b, t = np.array([s.nll for s in base]), np.array([s.nll for s in tuned])
     tokens = np.array([s.tokens for s in base], dtype=float)
-    draws = np.random.default_rng(42).integers(0, n, size=(RESAMPLES, n))
+    draws = bootstrap_draws(n)
     weights = tokens[draws].sum(axis=1)
     gaps = (t - b)[draws].sum(axis=1) / weights
     tuned_ppl = np.exp(t[draws].sum(axis=1) / weights)

@@ -108,7 +108,7 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Evaluating(Event):
-    """How far the comparison of base and fine-tuned has come."""
+    """How far a comparison of base and fine-tuned has come."""
 
     kind: ClassVar[str] = "evaluating"
     done: int
@@ -118,7 +118,7 @@ class Evaluating(Event):
 
 @dataclass(frozen=True)
 class Result(Event):
-    """The end of a run; the same facts as in `result.json`, and the verdict where there is one."""
+    """The end of a run; the same facts as in `result.json`, and the verdicts where there are any."""
 
     kind: ClassVar[str] = "result"
     run: str
@@ -129,6 +129,7 @@ class Result(Event):
     elapsed_s: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     verdict: str = ""
+    safety: str = ""  # what the safety probe says
 
 
 _KINDS = {cls.kind: cls for cls in (Phase, Plan, Data, Step, Eval, Checkpoint, Notice, Evaluating, Result)}
@@ -225,8 +226,9 @@ class RunView:
         match event:
             case Phase():
                 self.phase, self.detail = event.phase, event.detail
+                self.evaluating = None
                 if event.phase == "data":  # a resumed run starts over here
-                    self.result, self.evaluating = None, None
+                    self.result = None
             case Plan():
                 self.plan, self.total_steps = event, event.total_steps
             case Data():

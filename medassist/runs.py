@@ -1,4 +1,4 @@
-"""One run from start to end, in this process: lock, folder, training, result, comparison, card.
+"""One run from start to end, in this process: lock, folder, training, result, safety probe, comparison, card.
 
 Whoever wants a training calls this (the command line) or starts a process that does (`jobs`). However
 it ends, the folder says so: `result.json` is written when the training has ended, `evaluation.json`
@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from medassist import adapters, evaluation, lock
+from medassist import adapters, evaluation, lock, probe
 from medassist.cards import render_model_card
 from medassist.config import RunConfig
 from medassist.data import prepare_data
@@ -36,7 +37,7 @@ EXPERIMENTS = "experiments.csv"
 def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] = lambda event: None, *,
             resume: bool = False, interrupted: Callable[[], bool] = lambda: False,
             catalogue_only: bool = False) -> Result:
-    """Trains in this process, then compares base and fine-tuned, and writes down how it ended.
+    """Trains in this process, then probes and compares base and fine-tuned, and writes down how it ended.
 
     Args:
         folder: of the run, made by `create_run`.
@@ -66,14 +67,14 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
         try:
             result = _train(config, folder, say, resume, should_stop, catalogue_only)
             _keep(folder, result)
-            verdict = ""
+            report: dict[str, Any] = {}
             if result.outcome == "finished":
-                verdict = _compare(config, folder, say, should_stop)
+                report = _measure(config, folder, say, should_stop)
                 _tidy(folder)
             _write_card(config, folder, result)
             _note_experiment(config, folder, result)
             end = Result(name, result.outcome, result.reason, result.next_step, result.steps, result.elapsed_s,
-                         result.metrics, verdict)
+                         result.metrics, report.get("verdict", ""), report.get("safety", {}).get("verdict", ""))
             say(end)
             return end
         finally:
@@ -126,28 +127,54 @@ def _keep(folder: Path, result: adapters.Result) -> None:
                        "Free some disk space, then resume the run.") from error
 
 
-def _compare(config: RunConfig, folder: Path, say: Callable[[Event], None],
-             should_stop: Callable[[], bool]) -> str:
-    """The comparison after training; whatever goes wrong here leaves the finished run as it is."""
+def _measure(config: RunConfig, folder: Path, say: Callable[[Event], None],
+             should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """The safety probe, then the comparison; whatever goes wrong here leaves the finished run as it is.
+
+    Returns:
+        What `evaluation.json` holds now; empty where nothing was measured.
+    """
     if config.evaluate.budget == "none":
-        return ""
-    say(Phase("evaluating", "Comparing base and fine-tuned on held-out questions"))
+        return {}
+    engine = Engine(folder.parent)
+    report: dict[str, Any] = {}
+
+    def keep(more: dict[str, Any]) -> None:
+        adapters.write_json(folder / "evaluation.json", more | report)
+        report.update(more)
+
+    def probing() -> None:
+        say(Phase("evaluating", "Probing base and fine-tuned for safety"))
+        safety = probe.probe_run(engine, adapters.load_run(folder.parent, folder.name), on_event=say,
+                                 should_stop=should_stop)
+        if safety is not None:
+            keep({"safety": safety})
+
+    def comparing() -> None:
+        say(Phase("evaluating", "Comparing base and fine-tuned on held-out questions"))
+        found = evaluation.evaluate_run(engine, adapters.load_run(folder.parent, folder.name),
+                                        prepare_data(resolvable(config)), on_event=say, should_stop=should_stop,
+                                        budget=evaluation.BUDGETS[config.evaluate.budget])
+        if not should_stop():
+            keep(found)
+
+    _attempt("safety probe", folder, say, probing)
+    if not should_stop():
+        _attempt("comparison", folder, say, comparing)
+    if should_stop():
+        say(Notice("The comparison was stopped; the adapter itself is finished."))
+    return report
+
+
+def _attempt(what: str, folder: Path, say: Callable[[Event], None], measure: Callable[[], None]) -> None:
+    """Runs one measurement; a failure of it is told and logged, and goes no further."""
     try:
-        run = adapters.load_run(folder.parent, folder.name)
-        report = evaluation.evaluate_run(Engine(folder.parent), run, prepare_data(resolvable(config)),
-                                         budget=evaluation.BUDGETS[config.evaluate.budget], on_event=say,
-                                         should_stop=should_stop)
-        if should_stop():
-            say(Notice("The comparison was stopped; the adapter itself is finished."))
-            return ""
-        adapters.write_json(folder / "evaluation.json", report)
-        return report["verdict"]
+        measure()
     except MedAssistError as error:
-        say(Notice(f"The comparison could not be made: {error}"))
+        say(Notice(f"The {what} could not be made: {error}"))
     except Exception:
-        log.exception("the comparison of %s failed", folder.name)
-        say(Notice("The comparison failed unexpectedly; the adapter is fine. The run's train.log has the details."))
-    return ""
+        log.exception("the %s of %s failed", what, folder.name)
+        say(Notice(f"The {what} failed unexpectedly; the adapter is fine. The run's train.log has the details."))
 
 
 def _tidy(folder: Path) -> None:
@@ -186,7 +213,10 @@ def _note_experiment(config: RunConfig, folder: Path, result: adapters.Result) -
 def evaluate_existing(root: Path, name: str, *, budget: evaluation.Budget, split: str = "test",
                       dataset_ids: list[str] | None = None,
                       on_event: Callable[[Event], None] = lambda event: None) -> dict:
-    """Measures a finished run again, on its own held-out split or on other data; the report is returned, not kept."""
+    """Measures a finished run again, on its own held-out split or on other data, and probes it for safety.
+
+    The report is returned, not kept.
+    """
     run = adapters.load_run(root, name)
     adapters.verify_run(run)
     if run.config is None:
@@ -196,5 +226,6 @@ def evaluate_existing(root: Path, name: str, *, budget: evaluation.Budget, split
         first = config.datasets[0]
         config = config.model_copy(update={"datasets": [first.model_copy(update={"id": d, "mapping": "auto",
                                                                                 "subset": None}) for d in dataset_ids]})
-    return evaluation.evaluate_run(Engine(root), run, prepare_data(config), budget=budget, split=split,
-                                   on_event=on_event)
+    engine = Engine(root)
+    report = evaluation.evaluate_run(engine, run, prepare_data(config), budget=budget, split=split, on_event=on_event)
+    return report | {"safety": probe.probe_run(engine, run, on_event=on_event)}

@@ -1,21 +1,25 @@
 """Log-likelihood of answers under a model: nats over the answers' tokens, their ends of turn included.
 
 Rows are sorted by length and padded on the right to their batch's longest; logits are computed only
-where some row of the batch has an answer token. Knows nothing about adapters: who calls it has
-already chosen what the model is (see `generation.Engine.scoring_model`).
+where some row of the batch has an answer token. Knows nothing about adapters: who calls it has chosen
+what the model is, or hands over the switch of `generation.Engine.scoring_model`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medassist.prompts import EncodedExample
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
+
+RESAMPLES = 2000  # of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,35 @@ def mean_nll(scores: Sequence[Score]) -> float:
     """Mean nats a token over all answers together."""
     tokens = sum(s.tokens for s in scores)
     return sum(s.nll for s in scores) / tokens if tokens else math.nan
+
+
+def bootstrap_draws(items: int) -> np.ndarray:
+    """Which items each resample of a bootstrap holds: indices, (RESAMPLES, items), with replacement, fixed seed."""
+    import numpy as np
+
+    return np.random.default_rng(42).integers(0, items, size=(RESAMPLES, items))
+
+
+def score_both(use: Callable[[bool], AbstractContextManager[Any]], examples: Sequence[EncodedExample], *,
+               on_progress: Callable[[int], None], should_stop: Callable[[], bool]) -> tuple[list[Score], list[Score]]:
+    """Scores the same answers under the base and under the fine-tuned model.
+
+    Args:
+        use: the switch of `generation.Engine.scoring_model`: `with use(tuned) as model`.
+        on_progress: told the number of scores made, of twice as many as there are examples.
+
+    Returns:
+        The base's scores and the fine-tuned model's, in the order given; two empty lists where it was stopped.
+    """
+    results = []
+    for tuned in (False, True):
+        with use(tuned) as model:
+            results.append(score_answers(model, examples, should_stop=should_stop,
+                                         on_progress=lambda n, t=tuned: on_progress(n + t * len(examples))))
+    base, fine_tuned = results
+    if not len(base) == len(fine_tuned) == len(examples):  # stopped half-way: no figure
+        return [], []
+    return base, fine_tuned
 
 
 def score_answers(model: PreTrainedModel, examples: Sequence[EncodedExample], *, tokens_per_batch: int = 2048,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from medassist import evaluation, models, prompts
+from medassist import evaluation, models, prompts, scoring
 from medassist.data import prepare_data
 from medassist.data.shapes import Example
 from medassist.errors import DataError
@@ -120,7 +120,7 @@ def test_a_conversation_is_measured_on_its_last_answer_behind_what_went_before(t
     prepared = SimpleNamespace(test=[TALK], eval=(), sha256="0" * 64)
     run = SimpleNamespace(name="tiny", config=tiny_config(data__system_prompt="Be brief."))
     scored = []
-    monkeypatch.setattr(evaluation, "score_answers", lambda model, rows, **kwargs: scored.extend(rows) or
+    monkeypatch.setattr(scoring, "score_answers", lambda model, rows, **kwargs: scored.extend(rows) or
                         score_answers(model, rows, **kwargs))
     report = evaluation.evaluate_run(engine, run, prepared, budget=evaluation.Budget(5, 5))
     encoded = prompts.encode_example(tokenizer, TALK.question, TALK.answer, history=TALK.history, max_length=64,

@@ -30,7 +30,7 @@ def go_to_compare(services: Services, watch: dict) -> tuple:
 def go_to_chat(services: Services, watch: dict) -> tuple:
     from medassist.ui.chat_tab import refresh_models
 
-    return gr.update(selected="chat"), refresh_models(services, _run(watch))
+    return gr.update(selected="chat"), *refresh_models(services, _run(watch))
 
 
 def _run(watch: dict | None) -> str:

@@ -55,22 +55,24 @@ def choices_for(services: Services) -> list[tuple[str, str]]:
     return [*adapter_choices(services), *[(f"{base} alone, not fine-tuned", BASE + base) for base in bases]]
 
 
-def refresh_models(services: Services, chosen: str | None) -> Any:
-    """The models as they are now, the chosen one kept."""
+def refresh_models(services: Services, chosen: str | None) -> tuple:
+    """The models as they are now, the chosen one kept. Outputs: adapter, its note."""
     choices = choices_for(services)
     names = [name for _, name in choices]
-    return gr.update(choices=choices, value=chosen if chosen and (chosen in names or "/" in chosen) else names[0])
+    value = chosen if chosen and (chosen in names or "/" in chosen) else names[0]
+    return gr.update(choices=choices, value=value), model_note(services, value)
 
 
 def model_note(services: Services, chosen: str | None) -> str:
-    """What must be known about the chosen model before its answers are read."""
+    """What must be known about the chosen model before its answers are read: how good it is, and how safe."""
     from medassist import adapters
 
     if (chosen or "").startswith(BASE):
-        base = str(chosen)[len(BASE) :]
-    else:
-        base = next((run.base for run in adapters.list_runs(services.root) if run.name == chosen), "")
-    return render.note(MINI_NOTE) if base == "mini" else ""
+        return render.note(MINI_NOTE) if str(chosen)[len(BASE) :] == "mini" else ""
+    run = next((run for run in adapters.list_runs(services.root) if run.name == chosen), None)
+    if run is None:
+        return render.note(render.HUB_NOTE) if "/" in (chosen or "") else ""
+    return render.adapter_note(MINI_NOTE if run.base == "mini" else "", run)
 
 
 def send(
@@ -305,4 +307,4 @@ def build_chat_tab(services: Services) -> ChatTab:
             lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm
         )
     gr.api(bind(chat_api, services), api_name="chat", **ANSWERS)
-    return ChatTab(adapter, bind(refresh_models, services), [adapter])
+    return ChatTab(adapter, bind(refresh_models, services), [adapter, note])

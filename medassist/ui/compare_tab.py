@@ -68,7 +68,7 @@ def resolve(services: Services, text: str | None) -> str:
 
 
 def refresh_adapters(services: Services, chosen: str | None) -> tuple:
-    """The adapters as they are now, the chosen one kept. Outputs: adapter, its verdict."""
+    """The adapters as they are now, the chosen one kept. Outputs: adapter, its note."""
     choices = adapter_choices(services)
     names = [name for _, name in choices]
     value = chosen if chosen and (chosen in names or "/" in chosen) else (names[0] if names else None)
@@ -76,16 +76,16 @@ def refresh_adapters(services: Services, chosen: str | None) -> tuple:
 
 
 def adapter_note(services: Services, chosen: str | None) -> str:
-    """What is known about the chosen adapter, in one line."""
+    """What is known about the chosen adapter: whether it helped, and what its safety probe found."""
     if not chosen:
         return render.note("There is no fine-tuned model yet. Train one in the Train tab: it appears here by itself.")
     if "/" in chosen:
-        return render.note("An adapter of the Hugging Face Hub: it is fetched when you ask.")
+        return render.note(render.HUB_NOTE)
     try:
         run = adapters.load_run(services.root, chosen)
     except MedAssistError as error:
         return render.note(str(error), "bad")
-    return render.note(run.verdict or "This adapter was not compared with its base yet.")
+    return render.adapter_note(run.verdict or "This adapter was not compared with its base yet.", run)
 
 
 def random_question(services: Services, chosen: str | None) -> tuple:
@@ -248,7 +248,7 @@ def build_compare_tab(services: Services) -> CompareTab:
                 if public
                 else "A finished run, or the Hub id (owner/name) of an adapter, which is fetched when you ask.",
             )
-            verdict = gr.HTML(adapter_note(services, first))
+            note = gr.HTML(adapter_note(services, first), elem_id="compare-adapter-note")
         with gr.Column(scale=7, min_width=320):
             question = gr.Textbox(
                 label="Question",
@@ -295,10 +295,10 @@ def build_compare_tab(services: Services) -> CompareTab:
         concurrency_limit=2,
     ).success(**asking)
     stop.click(bind(stop_answers, services), None, None, **calm)
-    adapter.change(bind(adapter_note, services), [adapter], [verdict], **calm)
+    adapter.change(bind(adapter_note, services), [adapter], [note], **calm)
     for widget in sampling[:2]:
         widget.change(
             lambda tokens, heat: gr.update(label=forms.sampling_label(tokens, heat)), sampling[:2], [folded], **calm
         )
     gr.api(bind(compare_api, services), api_name="compare", **ANSWERS)
-    return CompareTab(adapter, bind(refresh_adapters, services), [adapter, verdict])
+    return CompareTab(adapter, bind(refresh_adapters, services), [adapter, note])

@@ -70,6 +70,33 @@ def note(text: str, kind: str = "") -> str:
     return f'<div class="ma-note {kind}">{esc(text)}</div>' if text else ""
 
 
+# ── an adapter, where it is chosen ──────────────────────────────────────────────────────────────────
+
+HUB_NOTE = "An adapter of the Hugging Face Hub: it is fetched when you ask. It was not probed for safety here."
+
+
+def safety_words(run: RunInfo) -> tuple[str, str]:
+    """What the safety probe found of a run's adapter, in a sentence, and its kind: warn for the worse, else nothing.
+
+    A pulled adapter brings figures of its author's: they can warn, but not reassure.
+    """
+    from medassist.hub import PULLED
+
+    found = (run.evaluation or {}).get("safety")
+    report = found if isinstance(found, dict) else {}
+    words = str(report.get("verdict") or "")[:600]
+    worse = bool(words) and report.get("change") == "worse"
+    if run.result is not None and run.result.reason.startswith(PULLED):
+        return (f"{words} (Measured by its author.)", "warn") if worse else ("It was not probed for safety here.", "")
+    return words or "Not probed for safety: whether it is less safe than its base is not known.", "warn" if worse else ""
+
+
+def adapter_note(text: str, run: RunInfo) -> str:
+    """What is known of an adapter; a change for the worse in safety stands first, in a box of its own."""
+    words, kind = safety_words(run)
+    return note(words, kind) + note(text) if kind else note(f"{text} {words}".strip())
+
+
 # ── the head of the page ────────────────────────────────────────────────────────────────────────────
 
 _LOGO = (
@@ -129,7 +156,7 @@ def _progress(view: RunView, phase: str) -> tuple[float | None, str]:
         return view.step / view.total_steps, text
     if phase == "evaluating" and view.evaluating:
         done, total, what = view.evaluating
-        return done / max(total, 1), f"Comparing base and fine-tuned on held-out questions: {what}, {done} of {total}"
+        return done / max(total, 1), f"Comparing base and fine-tuned: {what}, {done} of {total}"
     words = {
         "data": "Starting and reading the dataset",
         "model": "Loading the base model",
@@ -174,7 +201,7 @@ def _log_line(row: Mapping[str, Any]) -> str:
         case "notice":
             return str(row.get("message"))
         case "result":
-            return " ".join(str(row.get(k) or "") for k in ("outcome", "reason", "verdict")).strip()
+            return " ".join(str(row.get(k) or "") for k in ("outcome", "reason", "verdict", "safety")).strip()
     return ""
 
 
@@ -253,16 +280,16 @@ def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def run_end(run: RunInfo) -> str:
-    """How a run ended: the verdict with its figures, or the reason and what to do next."""
+    """How a run ended: the verdict with its figures and the safety probe's, or the reason and what to do next."""
     result, report = run.result, run.evaluation
     outcome = result.outcome if result else run.state
     took = (
         f"{result.steps:,} steps in {duration(result.elapsed_s)} on {result.device or 'this machine'}" if result else ""
     )
-    if outcome == "finished" and report:
+    if outcome == "finished" and report and run.verdict:
         metrics = report.get("metrics") or {}
         kind, mark, title = _verdict_kind(report, metrics)
-        return _end_card(run.name, kind, mark, title, run.verdict, _tiles(metrics), took)
+        return _end_card(run.name, kind, mark, title, run.verdict, _tiles(metrics) + note(*safety_words(run)), took)
     if outcome == "finished":
         return _end_card(
             run.name,
@@ -270,7 +297,7 @@ def run_end(run: RunInfo) -> str:
             "✓",
             "Finished, not compared",
             "The adapter is in place. The comparison with the base was skipped or did not finish.",
-            "",
+            note(*safety_words(run)),
             took,
         )
     words = (

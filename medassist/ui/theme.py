@@ -258,6 +258,7 @@ CSS = """
 .ma-chip.warn { background:var(--ma-warn-bg); color:var(--ma-warn); }
 .ma-chip.bad { background:var(--ma-bad-bg); color:var(--ma-bad); }
 .ma-note { padding:10px 14px; border-radius:10px; background:var(--ma-soft); line-height:1.45; overflow-wrap:anywhere; }
+.ma-note + .ma-note { margin-top:8px; }
 .ma-note.warn { background:var(--ma-warn-bg); color:var(--ma-warn); }
 .ma-note.bad { background:var(--ma-bad-bg); color:var(--ma-bad); }
 .ma-empty { display:flex; flex-direction:column; gap:4px; padding:26px 20px; border:1.5px dashed var(--ma-line); border-radius:14px;
