@@ -24,6 +24,7 @@ from medassist.errors import AdapterError, ConfigError, JobError
 from medassist.lock import read_owner
 
 WEIGHTS = "adapter_model.safetensors"
+VOCABULARY = "vocabulary.tsv"  # words of the training questions that the gate lets in for this adapter
 OUTCOMES = ("finished", "stopped", "failed")
 _MAX_JSON_BYTES = 64_000_000
 

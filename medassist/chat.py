@@ -16,7 +16,7 @@ from typing import Any
 
 from medassist import adapters, prompts
 from medassist.errors import UsageError
-from medassist.gate import GREETING_MESSAGE, OUT_OF_SCOPE_MESSAGE, Gate, GateDecision
+from medassist.gate import GREETING_MESSAGE, OUT_OF_SCOPE_MESSAGE, Gate, GateDecision, read_terms
 from medassist.generation import Answer, Ask, Engine, Sampling
 from medassist.safety import Escalation, check_red_flags, professional_line, render_escalation
 
@@ -102,23 +102,25 @@ class Assistant:
 
     def stream(self, question: str, history: Sequence[Any] = (), *, adapter: str | None = None,
                base: str | None = None, sampling: Sampling = Sampling(), cancel: threading.Event | None = None,
-               catalogue_only: bool = False) -> Iterator[Reply]:
+               catalogue_only: bool = False, strictness: str | None = None) -> Iterator[Reply]:
         """Yields the reply to a question, growing; the last one is done.
 
         Args:
+            strictness: of the gate, one of `gate.STRICTNESS`; None for the assistant's own.
             history: earlier messages {role, content}; not trusted (see `clean_history`).
             adapter: a run's name, or None for the base model itself.
         """
         started = time.monotonic()
         question, earlier = check_question(question), clean_history(history)
-        decision = self.gate.check(question, earlier)
+        gate = self.gate_for(adapter, strictness)
+        decision = gate.check(question, earlier)
         reply = Reply(decision.route, "", decision, decision.escalation, adapter)
         if decision.route != "answer":
             yield replace(reply, text=_fixed_text(decision), done=True, elapsed_s=time.monotonic() - started)
             return
         reply = replace(reply, note=decision.escalation.note if decision.escalation else "",
                         after=professional_line(question) or "")
-        ask = self._ask(question, self._accepted(earlier), adapter)
+        ask = self._ask(question, self._accepted(earlier, gate), adapter)
         for (answer,) in self.engine.stream([ask], sampling, base=base, cancel=cancel, catalogue_only=catalogue_only):
             reply = replace(reply, text=answer.text, tokens=answer.tokens, first_token_s=answer.first_token_s,
                             elapsed_s=time.monotonic() - started)
@@ -162,12 +164,24 @@ class Assistant:
         return Ask(prompts.build_messages(question, data.system_prompt if data else None, earlier), adapter,
                    data.prompt_format if data else "chat")
 
-    def _accepted(self, earlier: list[dict[str, str]]) -> list[dict[str, str]]:
+    def gate_for(self, adapter: str | None, strictness: str | None = None) -> Gate:
+        """The gate for chat with an adapter: with the words that it brings along, where it does.
+
+        Raises:
+            VocabularyError: there is no such strictness, or the adapter's vocabulary is damaged.
+        """
+        file = self.engine.root / adapter / adapters.VOCABULARY if adapter else None
+        terms = list(read_terms(file)) if file is not None and file.is_file() else []
+        if not terms and strictness in (None, self.gate.strictness):
+            return self.gate
+        return self.gate.with_terms(terms, strictness)
+
+    def _accepted(self, earlier: list[dict[str, str]], gate: Gate) -> list[dict[str, str]]:
         """The last question-answer pairs that went to a model; refusals and emergency cards are left out."""
         pairs = []
         for index, (first, second) in enumerate(zip(earlier, earlier[1:])):
             if first["role"] == "user" and second["role"] == "assistant" \
-                    and self.gate.check(first["content"], earlier[:index]).route == "answer":
+                    and gate.check(first["content"], earlier[:index]).route == "answer":
                 pairs.append([first, second])
         return [m for pair in pairs[-_KEPT_PAIRS:] for m in pair]
 

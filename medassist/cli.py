@@ -427,6 +427,7 @@ def _add_chat(verbs: Any) -> None:
     parser = _verb(verbs, "chat", "talk to the medical assistant", _chat)
     parser.add_argument("--adapter", metavar="RUN", default="starter", help="a run, a Hub id, or 'none' for the base")
     parser.add_argument("--question", metavar="TEXT", help="one question; without it a conversation begins")
+    parser.add_argument("--strictness", choices=("lenient", "balanced", "strict"), default="balanced", help="of the gate")
     _add_sampling(parser)
 
 
@@ -435,7 +436,7 @@ def _chat(args: argparse.Namespace) -> int:
     name = None if args.adapter == "none" else _adapter(args.adapter)
     assistant = _assistant()
     if args.question is not None:
-        _turn(assistant, args.question, [], name, sampling, args.json)
+        _turn(assistant, args.question, [], name, sampling, args)
         return 0
     from medassist.safety import STANDING_NOTICE
 
@@ -448,20 +449,20 @@ def _chat(args: argparse.Namespace) -> int:
             return 0
         if not question:
             return 0
-        text = _turn(assistant, question, history, name, sampling, args.json)
+        text = _turn(assistant, question, history, name, sampling, args)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
 
 
 def _turn(assistant: Any, question: str, history: list[dict[str, str]], name: str | None, sampling: Any,
-          as_json: bool) -> str:
+          args: argparse.Namespace) -> str:
     """One question and its reply, printed as it grows; returns the reply's text."""
     shown, reply = 0, None
-    for reply in assistant.stream(question, history, adapter=name, sampling=sampling):
-        if not as_json:
+    for reply in assistant.stream(question, history, adapter=name, sampling=sampling, strictness=args.strictness):
+        if not args.json:
             text = reply.full_text if reply.done else "\n\n".join(p for p in (reply.note, reply.text) if p)
             print(text[shown:], end="", flush=True)
             shown = len(text)
-    if as_json:
+    if args.json:
         print(json.dumps(reply.to_json(), ensure_ascii=False), flush=True)
     else:
         print()

@@ -23,6 +23,7 @@ from medassist.cards import render_model_card
 from medassist.config import RunConfig
 from medassist.data import prepare_data
 from medassist.errors import AdapterError, JobError, MedAssistError
+from medassist.gate import load_gate, own_terms, write_terms
 from medassist.generation import Engine
 from medassist.jobs import STOP_FILE
 from medassist.paths import resolvable
@@ -70,6 +71,7 @@ def execute(config: RunConfig, folder: Path, on_event: Callable[[Event], None] =
             report: dict[str, Any] = {}
             if result.outcome == "finished":
                 report = _measure(config, folder, say, should_stop)
+                _keep_vocabulary(config, folder)
                 _tidy(folder)
             _write_card(config, folder, result)
             _note_experiment(config, folder, result)
@@ -175,6 +177,18 @@ def _attempt(what: str, folder: Path, say: Callable[[Event], None], measure: Cal
     except Exception:
         log.exception("the %s of %s failed", what, folder.name)
         say(Notice(f"The {what} failed unexpectedly; the adapter is fine. The run's train.log has the details."))
+
+
+def _keep_vocabulary(config: RunConfig, folder: Path) -> None:
+    """Words of the training questions that the gate does not know, so that chat with this adapter lets them in."""
+    try:
+        gate = load_gate()
+        terms = own_terms((e.question for e in prepare_data(resolvable(config)).train), gate.vocabulary)
+        head = "Words of this adapter's training questions, which the gate takes as medical in chat with it.\n" \
+            "Columns: term, weight, class. Take out what should not count."
+        write_terms(folder / adapters.VOCABULARY, head, terms)
+    except (MedAssistError, OSError):  # the adapter is as good without
+        log.exception("the vocabulary of %s", folder.name)
 
 
 def _tidy(folder: Path) -> None:

@@ -131,3 +131,16 @@ def test_a_held_out_question_of_a_conversation_comes_with_what_went_before(assis
     last(assistant.stream_pair("And at night?", adapter="good", typed=False, earlier=earlier))
     for ask in scripted_engine.asked[-1]:
         assert [m["content"] for m in ask.messages] == ["What does insulin do?", "It lowers blood glucose.", "And at night?"]
+
+
+def test_strictness_and_an_adapters_own_words_decide_what_is_let_in(assistant, scripted_engine, root):
+    from test_adapters import make_run
+
+    make_run(root)
+    question = "Does zorbulin help Maria?"
+    assert last(assistant.stream(question, adapter="good")).route == "out_of_scope"
+    (root / "good" / "vocabulary.tsv").write_text("# own words\nzorbulin\t1.5\tadapter\n")
+    assert last(assistant.stream(question, adapter="good")).route == "answer"
+    assert last(assistant.stream(question)).route == "out_of_scope"  # the words are that adapter's alone
+    thresholds = [assistant.gate_for(None, s).threshold for s in ("lenient", "balanced", "strict")]
+    assert thresholds == sorted(thresholds) and assistant.gate_for(None) is assistant.gate

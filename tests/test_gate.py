@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_safety import HOSTILE
 
+from medassist import gate as gate_module
 from medassist.errors import VocabularyError
 from medassist.gate import (
     STRICTNESS,
@@ -203,3 +204,11 @@ def test_random_text_never_raises(gate: Gate) -> None:
         text = "".join(rng.choice(pieces) + rng.choice(["", " "]) for _ in range(rng.randrange(12)))
         decision = gate.check(text, [{"role": "user", "content": text}])
         assert decision.route in ("answer", "greeting", "emergency", "out_of_scope")
+
+
+def test_an_adapter_brings_the_words_that_its_questions_share(gate: Gate) -> None:
+    questions = ["What is zorbulin?", "Does zorbulin cause fever?", "Is the quibbleplex near the heart?", "What is it?"]
+    terms = gate_module.own_terms(questions, gate.vocabulary)
+    assert [t.term for t in terms] == ["zorbulin"]  # known, ordinary and single words are left out
+    own = gate.with_terms(terms)
+    assert own.check("zorbulin?").route == "answer" and gate.check("zorbulin?").route == "out_of_scope"

@@ -420,7 +420,7 @@ def test_on_a_public_space_the_train_tab_explains_and_has_no_form(services, monk
 
 
 def chat(services, question, turns=(), chosen="base:mini"):
-    return list(chat_tab.send(services, VISITOR, question, list(turns), chosen, *SAMPLING))
+    return list(chat_tab.send(services, VISITOR, question, list(turns), chosen, "balanced", *SAMPLING))
 
 
 def test_a_medical_question_streams_and_is_kept(services, scripted_engine):
@@ -444,7 +444,7 @@ def test_off_topic_looks_quiet_and_an_emergency_does_not(services, scripted_engi
 
 
 def test_what_was_typed_comes_back_on_an_error(services):
-    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "no-such-run", *SAMPLING)
+    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "no-such-run", "balanced", *SAMPLING)
     seen = []
     with pytest.raises(MedAssistError, match="no-such-run"):
         for step in steps:
@@ -461,7 +461,7 @@ def test_model_text_brings_no_html_and_no_image(services, scripted_engine):
 
 def test_stop_ends_the_answer_and_keeps_what_came(services, scripted_engine):
     scripted_engine.answers[None] = "word " * 200
-    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", *SAMPLING)
+    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", "balanced", *SAMPLING)
     next(steps)
     next(steps)
     chat_tab.stop_answer(services, VISITOR)
@@ -472,7 +472,7 @@ def test_stop_ends_the_answer_and_keeps_what_came(services, scripted_engine):
 
 def test_closing_the_tab_cancels(services, scripted_engine):
     scripted_engine.answers[None] = "word " * 200
-    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", *SAMPLING)
+    steps = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", "balanced", *SAMPLING)
     next(steps)
     next(steps)
     steps.close()
@@ -481,7 +481,7 @@ def test_closing_the_tab_cancels(services, scripted_engine):
 
 def test_a_newer_question_takes_the_place_of_an_answer_that_still_runs(services, scripted_engine):
     scripted_engine.answers[None] = "word " * 200
-    older = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", *SAMPLING)
+    older = chat_tab.send(services, VISITOR, "What does insulin do?", [], "base:mini", "balanced", *SAMPLING)
     next(older)
     next(older)
     shown = chat(services, "I took a whole bottle of paracetamol")[-1][0]
@@ -492,10 +492,10 @@ def test_a_newer_question_takes_the_place_of_an_answer_that_still_runs(services,
 def test_retry_asks_the_last_question_again_and_edit_drops_what_followed(services, scripted_engine):
     turns = chat(services, "What does insulin do?")[-1][1]
     turns = chat(services, "What is anaemia?", turns)[-1][1]
-    again = list(chat_tab.retry(services, VISITOR, turns, "base:mini", *SAMPLING))[-1][1]
+    again = list(chat_tab.retry(services, VISITOR, turns, "base:mini", "balanced", *SAMPLING))[-1][1]
     assert [t["role"] for t in again] == ["user", "assistant"] * 2
     event = SimpleNamespace(index=0, value="What does the liver do if BP &lt; 90?")
-    edited = list(chat_tab.edit(services, VISITOR, event, turns, "base:mini", *SAMPLING))[-1][1]
+    edited = list(chat_tab.edit(services, VISITOR, event, turns, "base:mini", "balanced", *SAMPLING))[-1][1]
     assert [t["role"] for t in edited] == ["user", "assistant"]
     assert edited[0]["content"] == "What does the liver do if BP < 90?"
 

@@ -19,6 +19,7 @@ import gradio as gr
 from medassist import access
 from medassist.chat import Reply, check_question
 from medassist.errors import UsageError
+from medassist.gate import LETS_IN, STRICTNESS
 from medassist.ui import forms, render
 from medassist.ui.compare_tab import ANSWERS, adapter_choices, resolve
 from medassist.ui.errors import bind
@@ -76,21 +77,21 @@ def model_note(services: Services, chosen: str | None) -> str:
 
 
 def send(
-    services: Services, request: gr.Request, question: str, turns: list, chosen: str | None, *sampling: Any
+    services: Services, request: gr.Request, question: str, turns: list, chosen: str | None, strictness: str, *sampling: Any
 ) -> Iterator[tuple]:
     """A typed question. Outputs: chatbot, turns, input, gate, send, stop, retry."""
-    yield from _turn(services, question, list(turns or []), chosen, sampling, request, typed=question)
+    yield from _turn(services, question, list(turns or []), chosen, strictness, sampling, request, typed=question)
 
 
 def send_example(
-    services: Services, request: gr.Request, event: gr.SelectData, turns: list, chosen: str | None, *sampling: Any
+    services: Services, request: gr.Request, event: gr.SelectData, turns: list, chosen: str | None, strictness: str, *sampling: Any
 ) -> Iterator[tuple]:
     """One of the examples in the empty conversation."""
     text = str(event.value.get("text", ""))
-    yield from _turn(services, text, list(turns or []), chosen, sampling, request, typed=text)
+    yield from _turn(services, text, list(turns or []), chosen, strictness, sampling, request, typed=text)
 
 
-def retry(services: Services, request: gr.Request, turns: list, chosen: str | None, *sampling: Any) -> Iterator[tuple]:
+def retry(services: Services, request: gr.Request, turns: list, chosen: str | None, strictness: str, *sampling: Any) -> Iterator[tuple]:
     """The last question once more, with another seed."""
     turns = list(turns or [])
     while turns and turns[-1]["role"] != "user":
@@ -99,21 +100,28 @@ def retry(services: Services, request: gr.Request, turns: list, chosen: str | No
         raise UsageError("There is nothing to ask again.", "Ask a question first.")
     question = turns.pop()["content"]
     *rest, seed = sampling
-    yield from _turn(services, question, turns, chosen, (*rest, (seed or 0) + 1 + len(turns)), request)
+    yield from _turn(services, question, turns, chosen, strictness, (*rest, (seed or 0) + 1 + len(turns)), request)
 
 
 def edit(
-    services: Services, request: gr.Request, event: gr.EditData, turns: list, chosen: str | None, *sampling: Any
+    services: Services, request: gr.Request, event: gr.EditData, turns: list, chosen: str | None, strictness: str, *sampling: Any
 ) -> Iterator[tuple]:
     """An earlier question in other words; what came after it goes."""
     index = event.index if isinstance(event.index, int) else event.index[0]
     turns = list(turns or [])[:index]
     text = html.unescape(str(event.value))
-    yield from _turn(services, text, turns, chosen, sampling, request, typed=text)
+    yield from _turn(services, text, turns, chosen, strictness, sampling, request, typed=text)
 
 
 def _turn(
-    services: Services, question: str, turns: list, chosen: str | None, sampling: tuple, request: Any, typed: str = ""
+    services: Services,
+    question: str,
+    turns: list,
+    chosen: str | None,
+    strictness: str,
+    sampling: tuple,
+    request: Any,
+    typed: str = "",
 ) -> Iterator[tuple]:
     """One question and its reply as it grows. On an error what was typed stands in the input again."""
     session, before = getattr(request, "session_hash", None), list(turns)
@@ -127,7 +135,13 @@ def _turn(
     try:
         name = _model(services, chosen)
         for reply in services.assistant.stream(
-            question, before, sampling=settings, cancel=cancel, **name, catalogue_only=access.is_public()
+            question,
+            before,
+            sampling=settings,
+            cancel=cancel,
+            **name,
+            catalogue_only=access.is_public(),
+            strictness=strictness if strictness in STRICTNESS else None,
         ):
             if cancel.superseded:  # what a generator yields last is sent once more when it ends
                 yield (gr.skip(),) * 7
@@ -148,6 +162,16 @@ def _turn(
         raise
     finally:
         services.cancels.end(session, "chat", cancel)
+
+
+def _build_strictness() -> gr.Radio:
+    """How strict the gate is, with what that costs."""
+    choices = [
+        (f"{name.title()}: lets in {LETS_IN[name][0]:.0%} of medical and {LETS_IN[name][1]:.0%} of other questions", name)
+        for name in STRICTNESS
+    ]
+    info = "Measured on collections of questions that its words were not learned from."
+    return gr.Radio(choices, value="balanced", label="Gate", info=info, elem_id="strictness")
 
 
 def _model(services: Services, chosen: str | None) -> dict[str, str | None]:
@@ -252,6 +276,7 @@ def build_chat_tab(services: Services) -> ChatTab:
             )
         with gr.Column(min_width=300), gr.Accordion(forms.sampling_label(160, 0), open=False) as folded:
             sampling = forms.build_sampling()
+            strictness = _build_strictness()
     note = gr.HTML(model_note(services, choices[0][1]), elem_id="chat-model-note")
     chatbot = gr.Chatbot(
         elem_id="ma-chat",
@@ -294,11 +319,11 @@ def build_chat_tab(services: Services) -> ChatTab:
     calm: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = [chatbot, turns, box, gate, go, stop, again]
     talk = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", **ANSWERS}
-    sending = {"fn": bind(send, services), "inputs": [box, turns, adapter, *sampling], **talk}
+    sending = {"fn": bind(send, services), "inputs": [box, turns, adapter, strictness, *sampling], **talk}
     gr.on([box.submit, go.click], **sending)
-    chatbot.example_select(bind(send_example, services), [turns, adapter, *sampling], **talk)
-    gr.on([again.click, chatbot.retry], bind(retry, services), [turns, adapter, *sampling], **talk)
-    chatbot.edit(bind(edit, services), [turns, adapter, *sampling], **talk)
+    chatbot.example_select(bind(send_example, services), [turns, adapter, strictness, *sampling], **talk)
+    gr.on([again.click, chatbot.retry], bind(retry, services), [turns, adapter, strictness, *sampling], **talk)
+    chatbot.edit(bind(edit, services), [turns, adapter, strictness, *sampling], **talk)
     adapter.change(bind(model_note, services), [adapter], [note], **calm)
     stop.click(bind(stop_answer, services), None, None, **calm)
     gr.on([fresh.click, chatbot.clear], bind(clear, services), None, [chatbot, turns, gate, go, stop, again], **calm)
