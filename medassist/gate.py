@@ -36,7 +36,7 @@ VOCAB_DIR = Path(__file__).parents[1] / "vocab"
 STRICTNESS = ("lenient", "balanced", "strict")
 # Shares of medical and of everyday questions that each lets in, on sources that its words were not learned from: the
 # mean over 14 medical and 6 everyday sources, each left out in turn (`maintain vocab --leave-out`, `bench gate`).
-LETS_IN = {"lenient": (0.976, 0.087), "balanced": (0.964, 0.047), "strict": (0.945, 0.030)}
+LETS_IN = {"lenient": (0.976, 0.089), "balanced": (0.963, 0.048), "strict": (0.945, 0.030)}
 
 OUT_OF_SCOPE_MESSAGE = (
     "I can only help with questions about health and medicine. Please ask me about a disease, a symptom, "
@@ -319,7 +319,7 @@ class Vocabulary:
             for name, listed in read_lexicon(folder / "phrases.txt")
         )
         self.phrases = PhraseTree(lexicon)
-        missing = {"greeting", "filler", "task", "injection", "follow_up"} - set(self.phrases.bits)
+        missing = {"greeting", "filler", "task", "injection", "follow_up", "pet"} - set(self.phrases.bits)
         if missing:
             raise _damaged(folder / "phrases.txt", f"no {' and no '.join(sorted(missing))} in it")
 
@@ -337,7 +337,11 @@ class Vocabulary:
     def speller(self) -> Speller:
         """The medical words that a typing error is taken for; made when the first unknown word comes."""
         return Speller(
-            [w for w, t in self.index.words.items() if t.weight >= 1 and len(w) >= 6 and w.isalpha()]
+            [
+                w
+                for w, t in self.index.words.items()
+                if t.weight >= 1 and len(w) >= 6 and w.isalpha() and t.cls not in _NOT_MISSPELT
+            ]
         )
 
     def unlisted(self, word: str, repair: bool) -> MatchedTerm | None:
@@ -371,6 +375,7 @@ class Vocabulary:
         return terms
 
 
+_NOT_MISSPELT = frozenset(("brand", "abbreviation", "device"))  # too many, and too much like other words
 PART_CAP = 2.5  # what the parts of one unlisted word may add or take away
 
 
@@ -387,7 +392,7 @@ def load_vocabulary(folder: Path = VOCAB_DIR) -> Vocabulary:
 class _Reading:
     """One text, read: its own score and what kind of text it is."""
 
-    kind: str  # empty | greeting | task | injection | question
+    kind: str  # empty | greeting | task | injection | animal | question
     score: float
     terms: tuple[MatchedTerm, ...]
     leans: bool  # it leans on what went before ("what about …", "it", or almost no words of its own)
@@ -431,6 +436,8 @@ class Gate:
             return self._decision("out_of_scope", reading, "it asks to set the rules aside", escalation)
         if reading.kind == "task":
             return self._decision("out_of_scope", reading, "the task is not a medical question", escalation)
+        if reading.kind == "animal":
+            return self._decision("out_of_scope", reading, "it is about an animal", escalation)
         if reading.score >= self.threshold:
             return self._decision("answer", reading, "medical words outweigh the others", escalation)
         if history and self._is_follow_up(reading) and self._topic_is_medical(history):
@@ -478,7 +485,9 @@ class Gate:
         terms = tuple(vocabulary.find_terms(words, self.own))
         gains = sum(term.weight for term in terms if term.weight > 0)
         losses = sum(term.weight for term in terms if term.weight < 0)
-        score = vocabulary.settings["bias"] + gains + max(losses, vocabulary.settings["floor"])
+        # A long story may touch on many things; in a short text what speaks against medicine counts in full.
+        floor = vocabulary.settings["floor"] * (1 if len(words) > FOLLOW_UP_WORDS else 2)
+        score = vocabulary.settings["bias"] + gains + max(losses, floor)
         kind, leans = self._kind(words, gains)
         return _Reading(kind, score, terms, leans, losses)
 
@@ -501,6 +510,8 @@ class Gate:
             return "injection", False
         if seen & bits["task"]:
             return "task", False
+        if seen & bits["pet"] and len(words) <= LONG_TEXT:
+            return "animal", False
         if seen & bits["greeting"] and covered == len(words) and len(words) <= 16:
             return "greeting", bool(seen & bits["follow_up"])
         leans = len(words) <= FOLLOW_UP_WORDS and (bool(seen & bits["follow_up"]) or own_words <= 1)

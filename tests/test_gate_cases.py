@@ -15,10 +15,11 @@ from medassist.bench.gate import RIGHT_ROUTES
 from medassist.gate import load_gate
 
 CASES = Path(__file__).parent / "cases"
-# Shares decided right, a little under what was measured when the cases were first met (held) or mended with (dev).
+# Shares decided right, a little under what was measured. gate_held was kept aside: only its totals were looked at.
 LEAST = {
     "gate_dev": {"medical": 0.95, "everyday": 0.94, "follow_up": 0.9, "greeting": 0.9},
-    "gate_held": {"medical": 0.93, "everyday": 0.88, "follow_up": 0.8, "greeting": 0.6},
+    "gate_hard": {"medical": 0.88, "everyday": 0.95, "follow_up": 0.93, "greeting": 0.95},
+    "gate_held": {"medical": 0.92, "everyday": 0.9, "follow_up": 0.8, "greeting": 0.6},
 }
 
 
@@ -42,7 +43,7 @@ def test_cases_are_decided_right(name):
 
 
 def test_the_cases_are_many_and_different():
-    cases = read("gate_dev") + read("gate_held")
+    cases = [case for name in LEAST for case in read(name)]
     assert len(cases) >= 300 and len({c["text"] for c in cases}) == len(cases)
-    assert len(read("gate_held")) >= len(cases) / 4
+    assert len(read("gate_held")) >= 300
     assert len({c["class"] for c in cases}) >= 30
