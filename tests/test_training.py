@@ -28,7 +28,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(train_tiny, root):
     assert end.outcome == "finished"
     assert {p.name for p in folder.iterdir()} == {
         "run.yaml", "progress.jsonl", "loss.csv", "loss.png", "adapter_config.json", "adapter_model.safetensors",
-        "README.md", "evaluation.json", "result.json", "dataset.json"}
+        "README.md", "evaluation.json", "result.json", "dataset.json", "vocabulary.tsv"}
     assert [e.step for e in events if isinstance(e, Step)] == [1, 2, 3, 4]
     assert [e.when for e in events if isinstance(e, Eval)] == ["before", "after"]
     assert "24 held-out questions" in end.verdict
