@@ -521,8 +521,8 @@ class Gate:
 def own_terms(questions: Iterable[str], vocabulary: Vocabulary, most: int = 1000) -> list[MatchedTerm]:
     """Words of an adapter's training questions that the vocabulary does not know, for its own gate.
 
-    A word counts that stands in two questions at least, is no ordinary word and speaks for nothing yet. The most
-    frequent come first.
+    A word counts that stands in two questions at least, is no ordinary word and not listed: what is listed with
+    little weight ("first", "type") says little because it stands everywhere. The most frequent come first.
     """
     counts: Counter[str] = Counter()
     for question in questions:
@@ -533,8 +533,7 @@ def own_terms(questions: Iterable[str], vocabulary: Vocabulary, most: int = 1000
             break
         if len(word) < 4 or not word.isalpha() or word in vocabulary.stop_words or word in vocabulary.ordinary:
             continue
-        known = vocabulary.index.words.get(word) or vocabulary.unlisted(word, False)
-        if known is None or 0 <= known.weight < OWN_WEIGHT:
+        if (vocabulary.index.words.get(word) or vocabulary.unlisted(word, False)) is None:
             found.append(MatchedTerm(word, OWN_WEIGHT, "adapter"))
     return found
 

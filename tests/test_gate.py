@@ -207,7 +207,8 @@ def test_random_text_never_raises(gate: Gate) -> None:
 
 
 def test_an_adapter_brings_the_words_that_its_questions_share(gate: Gate) -> None:
-    questions = ["What is zorbulin?", "Does zorbulin cause fever?", "Is the quibbleplex near the heart?", "What is it?"]
+    questions = ["What is zorbulin?", "Does zorbulin cause fever?", "Is the quibbleplex near the heart?", "What is it?",
+                 "What type comes first?", "Which type of person is first?"]
     terms = gate_module.own_terms(questions, gate.vocabulary)
     assert [t.term for t in terms] == ["zorbulin"]  # known, ordinary and single words are left out
     own = gate.with_terms(terms)

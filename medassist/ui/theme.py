@@ -365,6 +365,7 @@ CSS = """
 .ma-answer { min-height:190px; display:flex; flex-direction:column; }
 .ma-answer.tuned { border-top:4px solid var(--ma-accent); } .ma-answer.base { border-top:4px solid #9aa8a6; }
 .ma-answer-text { flex:1; margin-top:8px; white-space:pre-wrap; line-height:1.6; max-width:78ch; overflow-wrap:anywhere; }
+footer .divider { display:none !important; }
 .ma-card footer { margin-top:12px; font-size:.9rem; }
 .ma-reference { background:var(--ma-soft); border-color:transparent; }
 .ma-typing { display:inline-flex; gap:4px; padding:0 4px; vertical-align:middle; }
