@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from pathlib import Path
@@ -15,9 +16,7 @@ from medassist.safety import check_red_flags, fold, professional_line, render_es
 
 def _cases() -> list[tuple[str, str]]:
     lines = (Path(__file__).parent / "cases_red_flags.txt").read_text(encoding="utf-8").splitlines()
-    return [
-        tuple(part.strip() for part in line.split("|", 1)) for line in lines if "|" in line and line[0] != "#"
-    ]
+    return [tuple(part.strip() for part in line.split("|", 1)) for line in lines if "|" in line and line[0] != "#"]
 
 
 @pytest.mark.parametrize(("expected", "text"), _cases())
@@ -67,10 +66,7 @@ def test_history_completes_the_picture() -> None:
         {"role": "user", "content": "my dad has pain in his left arm"},
         {"role": "assistant", "content": "…"},
     ]
-    assert (
-        check_red_flags("now he is sweating") is None
-        or check_red_flags("now he is sweating").kind != "emergency"
-    )
+    assert check_red_flags("now he is sweating") is None or check_red_flags("now he is sweating").kind != "emergency"
     found = check_red_flags("now he is sweating", history)
     assert found is not None and (found.kind, found.category) == ("emergency", "cardiac")
 
@@ -161,6 +157,15 @@ def test_fold(typed: str, folded: str) -> None:
     assert fold(typed) == folded
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in safety.RED_FLAGS_DIR.glob("*.txt")))
+def test_a_missing_file_fails_closed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "flags"
+    shutil.copytree(safety.RED_FLAGS_DIR, folder)
+    (folder / name).unlink()
+    with pytest.raises(VocabularyError):
+        safety.RedFlags(folder)
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "unknown concept", "not text"])
 def test_a_damaged_folder_fails_closed(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "flags"
@@ -218,3 +223,112 @@ def test_cost_does_not_grow_faster_than_length() -> None:
     unit = "no chest pain or fever, but my left arm is fine. "
     small, large = cost(unit * 50), cost(unit * 200)
     assert large < 12 * small + 0.01
+
+
+# ---------------------------------------------------------------------------- the files
+
+
+def _trees() -> list[safety.GrowingTree]:
+    flags = safety.RedFlags(safety.RED_FLAGS_DIR)
+    return [flags.signs, flags.context_tree]
+
+
+def test_every_pattern_can_be_expanded_and_stays_small() -> None:
+    for tree in _trees():
+        patterns = {pattern for waiting in tree._waiting.values() for pattern, _ in waiting}
+        sizes = {pattern: len(safety._expand(pattern, tree.parts)) for pattern in patterns}
+        assert max(sizes.values()) <= 1_500, max(sizes, key=sizes.get)
+        assert sum(sizes.values()) <= 80_000
+
+
+def test_a_pattern_waits_under_each_word_that_it_can_begin_with() -> None:
+    for tree in _trees():
+        for word, waiting in tree._waiting.items():
+            for pattern, _ in waiting[:2]:
+                assert any(wording.split()[0] == word for wording in safety._expand(pattern, tree.parts)), pattern
+
+
+def test_files_are_written_in_the_folded_form() -> None:
+    for path in safety.RED_FLAGS_DIR.glob("*.txt"):
+        if path.name == "replies.txt":
+            continue
+        for line in safety._lines(path):
+            assert line == line.lower() and line.isascii() and "'" not in line, (path.name, line[:80])
+
+
+def test_the_files_are_loaded_quickly() -> None:
+    best = 9.0
+    for _ in range(3):
+        began = time.process_time()
+        safety.RedFlags(safety.RED_FLAGS_DIR)
+        best = min(best, time.process_time() - began)
+    assert best < 0.15  # 0.03 s here; slack for a slow machine
+
+
+# ---------------------------------------------------------------------------- strings that nobody would type
+
+
+def _strange_strings(count: int, seed: int = 20261125) -> list[str]:
+    """Random characters, random words of the lexicon, and real sentences with parts cut, swapped or repeated."""
+    dice = random.Random(seed)
+    texts = [text for _, text in _cases()] + list(CORE)
+    words = sorted(word for tree in _trees() for word in tree.known)
+    marks = [
+        " ",
+        "  ",
+        "\n",
+        ".",
+        ",",
+        "!?",
+        "'",
+        "-",
+        "\u200b",
+        "\u0301",
+        "é",
+        "ß",
+        "Ж",
+        "💊",
+        "\x00",
+        "38.5",
+        "()",
+        "|",
+    ]
+    strings = []
+    for at in range(count):
+        kind = at % 4
+        if kind == 0:
+            made = "".join(chr(dice.choice((dice.randrange(1, 0x250), dice.randrange(0x110000)))) for _ in range(40))
+        elif kind == 1:
+            made = " ".join(dice.choices(words, k=dice.randrange(1, 60)))
+        else:
+            made = dice.choice(texts)
+            for _ in range(dice.randrange(1, 8)):
+                place = dice.randrange(len(made) + 1)
+                end = min(len(made), place + dice.randrange(8))
+                part = dice.choice((dice.choice(marks), made[place:end] * dice.randrange(3), dice.choice(words)))
+                made = made[:place] + part + made[end if dice.random() < 0.5 else place :]
+            made *= 1 + (dice.random() < 0.01) * dice.randrange(200)
+        strings.append(made)
+    return strings
+
+
+@pytest.mark.slow
+def test_no_string_breaks_the_red_flags_or_the_gate() -> None:
+    try:
+        from medassist.gate import load_gate
+    except ImportError:  # the gate is another module; the red flags stand without it
+        checks = [check_red_flags]
+    else:
+        checks = [check_red_flags, load_gate().check]
+    strings = _strange_strings(20_000)
+    for check in checks:
+        check("warm up")
+        slowest, length = 0.0, 0
+        for text in strings:
+            began = time.process_time()
+            check(text)
+            spent = time.process_time() - began
+            if spent > slowest:
+                slowest, length = spent, len(text)
+        print(f"{check.__qualname__}: slowest {1000 * slowest:.1f} ms, {length} characters")
+        assert slowest < 0.5
