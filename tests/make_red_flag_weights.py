@@ -1,6 +1,6 @@
 """Makes weights.txt anew: how much each word, and each pair of neighbours, speaks for an emergency.
 
-    python medassist/red_flags/weigh.py tests/cases/red_flags_dev.jsonl tests/cases/red_flags_own.jsonl \\
+    python tests/make_red_flag_weights.py tests/cases/red_flags_dev.jsonl tests/cases/red_flags_own.jsonl \\
         tests/cases_red_flags.txt --calm calm.txt
 
 The cases are lines of {text, label: emergency or lookalike}, or the table of cases. `calm.txt` holds ordinary texts, one a line: everyday
@@ -21,7 +21,11 @@ from medassist import safety
 
 HEAD = """# How much a word, or a pair of neighbours, speaks for an emergency (above 0) or against one: the net under the rules.
 # A text in which no rule matches but some sign is found is an emergency where bias + sum / root of their number is
-# above SOUNDS_URGENT in safety.py. Made by weigh.py from the project's own cases and from ordinary questions.
+# above SOUNDS_URGENT in safety.py. Made by tests/make_red_flag_weights.py on 2026-11-25 from the project's own cases and
+# from ordinary questions of LasseRegin medical-question-answer-data (MIT), ChatDoctor (Apache 2.0), ai-medical-chatbot
+# (Apache 2.0), MedMCQA (MIT), MedQA (MIT), medical flashcards and wikidoc of medalpaca (cc), MedQuAD (CC BY 4.0), NQ-open
+# (Apache 2.0), BANKING77 (CC BY 4.0), CLINC150 (CC BY 3.0) and the alpaca demo of LLaMA-Factory (Apache 2.0).
+# Licence of the weights: the project's.
 """
 # Words that only say which language it is: the ordinary texts are English, so that their weights would mislead.
 _FOREIGN = (
@@ -34,7 +38,7 @@ _FOREIGN = (
     "tenho tiene tu u um uma un una und une uns unser van vom von vous w wir y z ze zij zu zum zur "
 )
 FOREIGN = frozenset(_FOREIGN.split())
-CALM = 0.15  # the weight of one ordinary text beside one case
+CALM = 0.18  # the weight of one ordinary text beside one case
 KEEP = 0.12  # smaller weights are left out
 
 
