@@ -3,9 +3,10 @@
     python tests/make_red_flag_weights.py tests/cases/red_flags_dev.jsonl tests/cases/red_flags_own.jsonl \\
         tests/cases_red_flags.txt --calm calm.txt
 
-The cases are lines of {text, label: emergency or lookalike}, or the table of cases. `calm.txt` holds ordinary texts, one a line: everyday
-requests, exam questions, encyclopaedic questions and consumer questions, which count little each. The weights are
-those of a logistic regression on the presence of words; nothing is learned when the app runs. Needs numpy.
+The cases are lines of {text, label: emergency or lookalike}, or the table of cases. `calm.txt` holds ordinary
+texts, one a line: everyday requests, exam questions, encyclopaedic questions and consumer questions, which count
+little each. The weights are those of a logistic regression on the presence of words; nothing is learned when the app
+runs. Needs numpy.
 """
 
 from __future__ import annotations
