@@ -15,6 +15,7 @@ import shutil
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,8 @@ class TokenRows:
 
 
 def _batched(rows: Iterable[EncodedExample], count: int) -> Iterable[list[EncodedExample]]:
-    some: list[EncodedExample] = []
-    for row in rows:
-        some.append(row)
-        if len(some) == count:
-            yield some
-            some = []
-    if some:
-        yield some
+    some = iter(rows)
+    return iter(lambda: list(islice(some, count)), [])
 
 
 def collate_packed(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

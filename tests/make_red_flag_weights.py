@@ -1,9 +1,9 @@
 """Makes weights.txt anew: how much each word, and each pair of neighbours, speaks for an emergency.
 
     python tests/make_red_flag_weights.py tests/cases/red_flags_dev.jsonl tests/cases/red_flags_own.jsonl \\
-        tests/cases_red_flags.txt --calm calm.txt
+        --calm calm.txt
 
-The cases are lines of {text, label: emergency or lookalike}, or the table of cases. `calm.txt` holds ordinary
+The cases are lines of {text, label: emergency or lookalike}. `calm.txt` holds ordinary
 texts, one a line: everyday requests, exam questions, encyclopaedic questions and consumer questions, which count
 little each. The weights are those of a logistic regression on the presence of words; nothing is learned when the app
 runs. Needs numpy.
@@ -51,12 +51,9 @@ def pieces(text: str, flags: safety.RedFlags) -> set[str]:
 
 
 def read_cases(path: Path) -> list[tuple[str, int]]:
-    """(text, 1 for an emergency) of a case file: JSON lines, or a table of "what is expected | text"."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if path.suffix == ".txt":
-        rows = [line.split("|", 1) for line in lines if "|" in line and line[0] != "#"]
-        return [(text.strip(), int(expected.startswith("emergency"))) for expected, text in rows]
-    return [(row["text"], int(row["label"] == "emergency")) for row in map(json.loads, lines)]
+    """(text, 1 for an emergency) of a case file."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [(row["text"], int(row["label"] == "emergency")) for row in rows]
 
 
 def fit(texts: list[set[str]], labels: list[int], counts: list[float], rounds: int = 400) -> dict[str, float]:
