@@ -123,6 +123,23 @@ def visit(browser, page_server):
     assert [c for c in complaints if not CUT_OFF.search(c)] == []
 
 
+# Gradio mounts what lies in a closed accordion only when it is opened, over several frames, and a value that is put
+# into a box before it is done (sooner than a hand could) is set back. Done: nothing changed in there for half a second.
+SETTLED = """place => new Promise(done => {
+    let timer;
+    const wait = () => { clearTimeout(timer); timer = setTimeout(() => { seen.disconnect(); done(true); }, 500); };
+    const seen = new MutationObserver(wait);
+    seen.observe(document.querySelector(place), {subtree: true, childList: true, attributes: true});
+    wait();
+  })"""
+
+
+def open_settings(page) -> None:
+    page.get_by_role("button", name=re.compile("All settings")).click()
+    page.wait_for_selector("#set-train-max_steps")
+    page.evaluate(SETTLED, "#settings")
+
+
 def open_tab(page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
@@ -142,9 +159,10 @@ def last_answer(page) -> str:
 def test_train_reload_verdict_compare_chat(visit, page_server):
     page = visit()
     page.wait_for_function("() => document.querySelector('#example')?.innerText.includes('learns to write')")
-    page.get_by_role("button", name=re.compile("All settings")).click()
+    open_settings(page)
     page.fill("#set-train-max_steps textarea, #set-train-max_steps input", "6")
     page.get_by_role("tab", name="Data", exact=True).click()
+    page.evaluate(SETTLED, "#settings")
     page.fill("#set-data-test_size textarea, #set-data-test_size input", "20")
     page.wait_for_function("() => document.querySelector('#settings').innerText.includes('at most 6 steps')")
     page.click("#start")
