@@ -21,16 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from medassist.errors import VocabularyError
-from medassist.safety import (
-    Escalation,
-    PhraseTree,
-    Speller,
-    check_red_flags,
-    contract,
-    fold,
-    read_lexicon,
-    split_words,
-)
+from medassist.safety import Escalation, check_red_flags
+from medassist.safety.patterns import PhraseTree, contract, read_lexicon
+from medassist.spelling import Speller, fold, split_words
 
 VOCAB_DIR = Path(__file__).parents[1] / "vocab"
 STRICTNESS = ("lenient", "balanced", "strict")

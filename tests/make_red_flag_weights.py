@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from medassist import safety
+from medassist.safety import patterns, reading
 
 HEAD = """# How much a word, or a pair of neighbours, speaks for an emergency (above 0) or against one: the net under the rules.
 # A text in which no rule matches but some sign is found is an emergency where bias + sum / root of their number is
-# above SOUNDS_URGENT in safety.py. Made by tests/make_red_flag_weights.py on 2026-11-25 from the project's own cases and
+# above SOUNDS_URGENT in safety/decision.py. Made by tests/make_red_flag_weights.py on 2026-11-25 from the project's own cases and
 # from ordinary questions of LasseRegin medical-question-answer-data (MIT), ChatDoctor (Apache 2.0), ai-medical-chatbot
 # (Apache 2.0), MedMCQA (MIT), MedQA (MIT), medical flashcards and wikidoc of medalpaca (cc), MedQuAD (CC BY 4.0), NQ-open
 # (Apache 2.0), BANKING77 (CC BY 4.0), CLINC150 (CC BY 3.0) and the alpaca demo of LLaMA-Factory (Apache 2.0).
@@ -45,8 +46,8 @@ KEEP = 0.12  # smaller weights are left out
 
 def pieces(text: str, flags: safety.RedFlags) -> set[str]:
     """The words and pairs of a text, as the detector hears them."""
-    tokens = safety.contract(safety._repair(list(safety._tokens(text)), flags))
-    heard = {piece for words, _ in safety._sentences(tokens) for piece in safety.word_pieces(words)}
+    tokens = patterns.contract(reading.repair(list(reading.tokens_of(text)), flags))
+    heard = {piece for words, _ in reading.sentences_of(tokens) for piece in reading.word_pieces(words)}
     return {piece for piece in heard if not FOREIGN.issuperset(piece.split())}
 
 

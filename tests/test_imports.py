@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "medassist"
 RANKS = {
-    "": 0, "errors": 0, "config": 1, "access": 1, "catalog": 2, "progress": 2, "safety": 2, "lock": 2,
+    "": 0, "errors": 0, "config": 1, "spelling": 1, "access": 1, "catalog": 2, "progress": 2, "safety": 2, "lock": 2,
     "chat_formats": 2, "paths": 3,
     "gate": 3, "adapters": 3, "prompts": 3, "checkpoints": 3, "cards": 4, "data": 4, "retrieval": 4, "models": 4,
     "scoring": 4, "sft": 4, "training": 5, "generation": 5, "preview": 6, "speed": 5, "evaluation": 6, "probe": 6,

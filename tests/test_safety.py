@@ -11,7 +11,9 @@ import pytest
 
 from medassist import safety
 from medassist.errors import VocabularyError
-from medassist.safety import check_red_flags, fold, professional_line, render_escalation
+from medassist.safety import check_red_flags, professional_line, render_escalation
+from medassist.safety.patterns import GrowingTree, expand, lines
+from medassist.spelling import fold
 
 
 def _cases() -> list[tuple[str, str]]:
@@ -228,7 +230,7 @@ def test_cost_does_not_grow_faster_than_length() -> None:
 # ---------------------------------------------------------------------------- the files
 
 
-def _trees() -> list[safety.GrowingTree]:
+def _trees() -> list[GrowingTree]:
     flags = safety.RedFlags(safety.RED_FLAGS_DIR)
     return [flags.signs, flags.context_tree]
 
@@ -236,7 +238,7 @@ def _trees() -> list[safety.GrowingTree]:
 def test_every_pattern_can_be_expanded_and_stays_small() -> None:
     for tree in _trees():
         patterns = {pattern for waiting in tree._waiting.values() for pattern, _ in waiting}
-        sizes = {pattern: len(safety._expand(pattern, tree.parts)) for pattern in patterns}
+        sizes = {pattern: len(expand(pattern, tree.parts)) for pattern in patterns}
         assert max(sizes.values()) <= 1_500, max(sizes, key=sizes.get)
         assert sum(sizes.values()) <= 80_000
 
@@ -245,14 +247,14 @@ def test_a_pattern_waits_under_each_word_that_it_can_begin_with() -> None:
     for tree in _trees():
         for word, waiting in tree._waiting.items():
             for pattern, _ in waiting[:2]:
-                assert any(wording.split()[0] == word for wording in safety._expand(pattern, tree.parts)), pattern
+                assert any(wording.split()[0] == word for wording in expand(pattern, tree.parts)), pattern
 
 
 def test_files_are_written_in_the_folded_form() -> None:
     for path in safety.RED_FLAGS_DIR.glob("*.txt"):
         if path.name == "replies.txt":
             continue
-        for line in safety._lines(path):
+        for line in lines(path):
             assert line == line.lower() and line.isascii() and "'" not in line, (path.name, line[:80])
 
 

@@ -35,7 +35,7 @@ from medassist.gate import (
     singular,
     word_parts,
 )
-from medassist.safety import Speller, fold, split_words
+from medassist.spelling import Speller, fold, split_words
 
 COPIED_FILES = (*HAND_FILES, "stems.tsv", "phrases.txt", "stop_words.txt")
 
