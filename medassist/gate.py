@@ -48,6 +48,7 @@ STEM_FILE = "stems.tsv"
 HISTORY_TURNS = 12  # user turns before the current one that are decided anew
 MAX_WORDS = 2_000  # words of a text that are scored, half from each end
 FOLLOW_UP_WORDS = 16  # a longer text stands on its own
+NEW_TOPIC, LEANS = -0.8, -0.4  # what may speak against medicine in a follow-up with words of its own; in a short one
 LONG_TEXT, TASK_START = 30, 10  # words: of a longer text only the beginning can say that it is a task
 OWN_QUESTIONS, OWN_WEIGHT = 2, 1.5  # of an adapter's own words: questions that have it, and what it adds
 REPAIRS = 40  # unknown words of one text that are tried as typing errors
@@ -481,10 +482,10 @@ class Gate:
         # A long story may touch on many things; in a short text what speaks against medicine counts in full.
         floor = vocabulary.settings["floor"] * (1 if len(words) > FOLLOW_UP_WORDS else 2)
         score = vocabulary.settings["bias"] + gains + max(losses, floor)
-        kind, leans = self._kind(words, gains)
+        kind, leans = self._kind(words, gains, losses)
         return _Reading(kind, score, terms, leans, losses)
 
-    def _kind(self, words: Sequence[str], gains: float) -> tuple[str, bool]:
+    def _kind(self, words: Sequence[str], gains: float, losses: float) -> tuple[str, bool]:
         """What kind of text this is, and whether it leans on what went before."""
         phrases = self.vocabulary.phrases
         bits = phrases.bits
@@ -507,7 +508,10 @@ class Gate:
             return "animal", False
         if seen & bits["greeting"] and covered == len(words) and len(words) <= 16:
             return "greeting", bool(seen & bits["follow_up"])
-        leans = len(words) <= FOLLOW_UP_WORDS and (bool(seen & bits["follow_up"]) or own_words <= 1)
+        short = len(words) <= FOLLOW_UP_WORDS
+        # Words of its own that speak against medicine make it a new question, however it begins.
+        new = own_words > 2 and losses < NEW_TOPIC
+        leans = short and not new and (bool(seen & bits["follow_up"]) or own_words <= 1 or (len(words) <= 8 and losses > LEANS))
         return "question", leans
 
 

@@ -135,7 +135,7 @@ class Recipe:
     floor: float = -3.0
     follow_up: float = -2.5
     thresholds: dict[str, float] = field(
-        default_factory=lambda: {"lenient": -0.8, "balanced": -0.1, "strict": 0.6}
+        default_factory=lambda: {"lenient": -0.8, "balanced": -0.13, "strict": 0.6}
     )
 
 
