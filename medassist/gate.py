@@ -22,7 +22,7 @@ from typing import Any
 
 from medassist.errors import VocabularyError
 from medassist.safety import Escalation, check_red_flags
-from medassist.safety.patterns import PhraseTree, contract, read_lexicon
+from medassist.safety.patterns import GrowingTree, contract
 from medassist.spelling import Speller, fold, split_words
 
 VOCAB_DIR = Path(__file__).parents[1] / "vocab"
@@ -290,6 +290,21 @@ class TermIndex:
         return found
 
 
+class _Phrases(GrowingTree):
+    """The wordings of a file with their words in singular form, as `gate_words` gives those of a text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__([path], {})
+        waiting: dict[str, list[tuple[str, int]]] = {}
+        for word, patterns in self._waiting.items():
+            waiting.setdefault(singular(word), []).extend(patterns)
+        self._waiting = waiting
+        self.classes = {singular(word): names for word, names in self.classes.items()}
+
+    def _add(self, wordings: Iterable[str], bit: int) -> None:
+        super()._add(map(_singular_all, wordings), bit)
+
+
 class Vocabulary:
     """Everything in a vocabulary folder, ready to be looked up."""
 
@@ -308,11 +323,7 @@ class Vocabulary:
         if len(self.ordinary) < 1000:
             raise _damaged(folder / "ordinary.txt", f"only {len(self.ordinary)} ordinary words")
         self.settings = self._read_settings(folder / "settings.txt")
-        lexicon = (
-            (name, [_singular_all(w) for w in listed])
-            for name, listed in read_lexicon(folder / "phrases.txt")
-        )
-        self.phrases = PhraseTree(lexicon)
+        self.phrases = _Phrases(folder / "phrases.txt")
         missing = {"greeting", "filler", "task", "injection", "follow_up", "pet"} - set(self.phrases.bits)
         if missing:
             raise _damaged(folder / "phrases.txt", f"no {' and no '.join(sorted(missing))} in it")

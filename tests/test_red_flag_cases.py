@@ -1,7 +1,8 @@
 """The red flags, measured on cases that were written without knowing them: what is found, what is taken for one.
 
-`red_flags_dev.jsonl` may be read and worked on; `red_flags_held.jsonl` was kept aside and is only counted;
-`red_flags_own.jsonl` holds sentences by the detector's author, each group first counted unseen, then worked on.
+`red_flags_train.jsonl`, `red_flags_dev.jsonl` and `red_flags_own.jsonl` are what they were made with. Kept aside and only
+counted: `red_flags_held.jsonl`, `red_flags_held_2.jsonl` (their totals chose the thresholds) and `red_flags_blind.jsonl`
+(counted once, when all was done).
 """
 
 from __future__ import annotations
@@ -46,14 +47,17 @@ def _count(name: str, label: str) -> int:
 AIMS = {
     "red_flags_dev.jsonl": (0.99, 0.04),
     "red_flags_own.jsonl": (0.98, 0.04),
-    "red_flags_held.jsonl": (0.92, 0.07),  # 2026-11-25: 141 of 150 found, 8 of 124 taken for one
+    "red_flags_train.jsonl": (0.94, 0.04),
+    "red_flags_held.jsonl": (0.97, 0.05),
+    "red_flags_held_2.jsonl": (0.97, 0.04),
+    "red_flags_blind.jsonl": (0.97, 0.06),
 }
-CORE_MISSED = {"red_flags_dev.jsonl": 0, "red_flags_held.jsonl": 0}  # one kept aside was missed, and got its rule then
+WITH_CORE = [name for name in AIMS if "own" not in name]
 
 
 def _told(name: str, texts: list[str]) -> str:
     """What a failure says: the texts, but only their number for the cases that are kept aside."""
-    return f"{len(texts)} in {name}" if "held" in name else "\n".join(texts)
+    return f"{len(texts)} in {name}" if "held" in name or "blind" in name else "\n".join(texts)
 
 
 @pytest.mark.parametrize("name", AIMS)
@@ -68,7 +72,7 @@ def test_look_alikes_are_let_through(name: str) -> None:
     assert len(false) / _count(name, "lookalike") <= AIMS[name][1], _told(name, false)
 
 
-@pytest.mark.parametrize("name", CORE_MISSED)
+@pytest.mark.parametrize("name", WITH_CORE)
 def test_core_emergencies_are_found(name: str) -> None:
     missed = _missed(name, core=True)
-    assert len(missed) <= CORE_MISSED[name], _told(name, missed)
+    assert not missed, _told(name, missed)

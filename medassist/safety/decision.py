@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from medassist.safety.flags import RedFlags, Rule, load_red_flags
 from medassist.safety.reading import Sentence, read_text
+from medassist.safety.weighing import facts_of, found_in
 
 WINDOW = 3  # a rule may find its slots within this many neighbouring sentences
 HISTORY_TURNS = 2  # earlier user turns that are read together with the current one
-SOUNDS_URGENT = 0.8  # the weight of words from which a text without an urgent rule is an emergency
+URGENT = 0.0  # the weight (log-odds) from which a text is an emergency without any rule
+DOUBT = 1.0  # taken off a passage without signs, or with none but words that many harmless texts hold
+VAGUE = -1.5  # the weight under which no category is named
+NOTHING = -99.0  # the weight of a text without words
+VETO = -1.5  # the weight under which a rule alone makes none
 
 _NUMBERS = (("Emergency, Europe and most mobiles", "112"), ("US", "911"), ("UK", "999"))
 _CRISIS_LINES = (("US suicide and crisis line", "988"), ("Crisis lines elsewhere", "findahelpline.com"))
@@ -38,7 +43,7 @@ class Escalation:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What a text as a whole is: an exam case, a piece of study or fiction, about an animal, about something over."""
 
     exam: bool
@@ -47,7 +52,7 @@ class _Frame:
     over: bool
 
     @classmethod
-    def of(cls, sentences: Sequence[Sentence], flags: RedFlags) -> _Frame:
+    def of(cls, sentences: Sequence[Sentence], flags: RedFlags) -> Frame:
         """The frame that the context words of all sentences make together."""
         bits, has = 0, flags.bits
         for sentence in sentences:
@@ -67,7 +72,7 @@ class _Frame:
         )
 
 
-def _judge(rule: Rule, bits: int, named_bits: int, frame: _Frame, flags: RedFlags) -> str:
+def _judge(rule: Rule, bits: int, named_bits: int, frame: Frame, flags: RedFlags) -> str:
     """ "emergency", "note" or "" for a rule that matches; `named_bits` are those of the sentence that names it."""
     has = flags.bits
     if frame.exam or frame.made_up or frame.over:
@@ -93,7 +98,7 @@ def _matches(rule: Rule, bits: int) -> bool:
 
 
 def _find(
-    sentences: Sequence[Sentence], frame: _Frame, flags: RedFlags, current: int = 0
+    sentences: Sequence[Sentence], frame: Frame, flags: RedFlags, current: int = 0
 ) -> tuple[str, Rule, tuple] | None:
     """The verdict that weighs most: (kind, rule, words). Slots must be met by sentences from `current` on."""
     best: tuple[str, Rule, tuple] | None = None
@@ -121,36 +126,45 @@ def _find(
     return best
 
 
-def sound_of(pieces: Iterable[str], weights: Mapping[str, float], bias: float) -> float:
-    """How much words sound like an emergency: the sum of their weights over the root of their number."""
-    found = [weights[piece] for piece in pieces]
-    return bias + sum(found) / max(1, len(found)) ** 0.5
+def facts_of_text(sentences: Sequence[Sentence], text: str, frame: Frame, history: bool) -> dict[str, float]:
+    """The facts about a text that its weight depends on."""
+    kinds = {"exam case": frame.exam, "made up": frame.made_up, "animal": frame.animal, "over": frame.over}
+    return facts_of(sentences, text, [*(name for name, true in kinds.items() if true), *(["history"] if history else [])])
 
 
-def _by_weight(sentences: Sequence[Sentence], frame: _Frame, flags: RedFlags) -> tuple[str, Rule, tuple] | None:
-    """The net under the rules: signs in words whose weights together sound like an emergency."""
-    has = flags.bits
-    if frame.exam or frame.made_up or frame.over or frame.animal:
-        return None
-    signs = ~(flags.context | flags.vague)
-    for at in range(len(sentences)):
-        window = sentences[at : at + WINDOW]
-        bits = functools.reduce(int.__or__, (sentence.bits for sentence in window), 0)
-        despairing = (bits & flags.despair).bit_count() > 1
-        if not (bits & signs & ~flags.despair or despairing) or bits & (
-            has["mild"] | has["hypothetical"] | has["riskof"]
-        ):
-            continue
-        if bits & has["asking"] and not bits & (has["person"] | has["plea"] | has["now"]):
-            continue
-        heard = frozenset().union(*(sentence.heard for sentence in window))
-        enough = SOUNDS_URGENT if (bits & signs).bit_count() > 1 else 2 * SOUNDS_URGENT
-        if sound_of(heard, flags.weights, flags.bias) > enough:
-            category = "suicide" if bits & flags.despair else "urgent"
-            rule = next(rule for rule in flags.rules if rule.category == category)
-            words = tuple((rule.slots[0], word) for sentence in window for _, word in sentence.words)
-            return "emergency", rule, words
-    return None
+def windows_of(sentences: Sequence[Sentence], earlier: Sequence[Sentence]) -> list[Sequence[Sentence]]:
+    """The passages of a text that are weighed: neighbouring sentences, and its beginning with what went before."""
+    windows = [sentences[at : at + WINDOW] for at in range(max(1, len(sentences) - WINDOW + 1))]
+    if earlier and sentences:
+        windows.append([*earlier, *sentences[:WINDOW]])
+    return windows
+
+
+def _weigh(
+    windows: Sequence[Sequence[Sentence]], facts: Mapping[str, float], flags: RedFlags
+) -> tuple[float, Sequence[Sentence]]:
+    """The highest weight of a passage, and that passage."""
+    best, telling = NOTHING, windows[0]
+    for window in windows:
+        found = found_in(window)
+        urgency = flags.urgency.score(found, facts)
+        if not found[0] & flags.telling:
+            urgency -= DOUBT
+        if urgency > best:
+            best, telling = urgency, window
+    return best, telling
+
+
+def _category(window: Sequence[Sentence], facts: Mapping[str, float], rule: Rule | None, flags: RedFlags) -> str:
+    """What to act on: what the passage speaks for most, unless a rule knows better."""
+    if rule and rule.category not in flags.categories:
+        return rule.category
+    found = found_in(window)
+    weight, likely = max((weights.score(found, facts), name) for name, weights in flags.categories.items())
+    enough = 0.0 if rule and rule.category == "urgent" else VAGUE
+    if weight < enough or likely == "urgent":
+        return rule.category if rule else "urgent"
+    return likely
 
 
 def _adds(rule: Rule, fresh: int, flags: RedFlags) -> bool:
@@ -171,20 +185,16 @@ def _topic(sentences: Sequence[Sentence], flags: RedFlags) -> Rule | None:
     return next((r for r in flags.rules if r.kind == "?" and past and _matches(r, past)), None)
 
 
-def _escalation(kind: str, rule: Rule, words: Sequence[tuple[int, str]], flags: RedFlags) -> Escalation:
-    reply = flags.replies[rule.category]
-    wanted = 0
-    for slot in rule.slots:
-        wanted |= slot
-    matched = dict.fromkeys(word for mask, word in words if mask & wanted)
+def _escalation(kind: str, category: str, matched: Iterable[str], flags: RedFlags) -> Escalation:
+    reply = flags.replies[category]
     return Escalation(
-        category=rule.category,
+        category=category,
         kind=kind,
         title=reply.title,
         actions=reply.actions,
-        numbers=_NUMBERS + _EXTRA_NUMBERS.get(rule.category, ()),
+        numbers=_NUMBERS + _EXTRA_NUMBERS.get(category, ()),
         note=reply.note if kind == "note" else "",
-        matched=tuple(matched)[:12],
+        matched=tuple(dict.fromkeys(matched))[:12],
         answer_may_follow=kind == "note",
     )
 
@@ -192,42 +202,50 @@ def _escalation(kind: str, rule: Rule, words: Sequence[tuple[int, str]], flags: 
 def check_red_flags(text: str, history: Sequence[Mapping[str, str]] = ()) -> Escalation | None:
     """The escalation that a text calls for, or None.
 
-    Earlier user turns of `history` ({role, content}) count together with the text where the text itself adds
-    to the picture ("he has chest pain", then "now he is sweating"). Raises VocabularyError for damaged files.
+    It is an emergency where a rule says so and the words do not speak against it (`VETO`), or where its weighed
+    words and signs are enough without a rule (`URGENT`). Earlier user turns of `history` ({role, content}) count
+    together with the text where the text itself adds to the picture ("he has chest pain", then "now he is
+    sweating"). Raises VocabularyError for damaged files.
     """
     flags = load_red_flags()
     own = read_text(text, flags)
-    frame = _Frame.of(own, flags)
+    frame = Frame.of(own, flags)
+    earlier = earlier_of(own, history, flags) if history else []
     verdict = _find(own, frame, flags)
-    if (verdict is None or verdict[0] == "note") and history:
-        verdict = _with_history(own, frame, history, flags) or verdict
-    if verdict is None or verdict[0] == "note":
-        verdict = _by_weight(own, frame, flags) or verdict
-    if verdict is None:
-        topic = _topic(own, flags)
-        verdict = ("note", topic, ()) if topic and _is_asked(own, flags) else None
-    return _escalation(*verdict, flags) if verdict else None
+    if earlier and (verdict is None or verdict[0] == "note"):
+        told = _find(earlier + own[:WINDOW], frame, flags, current=len(earlier))
+        verdict = told if told and told[0] == "emergency" else verdict
+    ruled = verdict is not None and verdict[0] == "emergency"
+    facts = facts_of_text(own, text, frame, bool(earlier))
+    urgency, window = _weigh(windows_of(own, earlier), facts, flags) if own else (NOTHING, [])
+    if urgency > URGENT or ruled and (urgency > VETO or verdict[1].kind == "!!"):
+        category = _category(window, facts, verdict[1] if ruled else None, flags)
+        words = verdict[2] if ruled else [pair for sentence in window for pair in sentence.words]
+        wanted = functools.reduce(int.__or__, verdict[1].slots, 0) if ruled else -1
+        return _escalation("emergency", category, (word for mask, word in words if mask & wanted), flags)
+    rule = verdict[1] if verdict else _topic(own, flags) if _is_asked(own, flags) else None
+    if rule is None:
+        return None
+    wanted = functools.reduce(int.__or__, rule.slots, 0)
+    words = verdict[2] if verdict else ()
+    return _escalation("note", rule.category, (word for mask, word in words if mask & wanted), flags)
 
 
 def _is_asked(sentences: Sequence[Sentence], flags: RedFlags) -> bool:
     return any(sentence.bits & flags.bits["asking"] for sentence in sentences)
 
 
-def _with_history(
-    own: list[Sentence], frame: _Frame, history: Sequence[Mapping[str, str]], flags: RedFlags
-) -> tuple | None:
-    """The verdict on the last user turns and the text together, if it is an emergency."""
-    bits = 0
-    for sentence in own:
-        bits |= sentence.bits
+def earlier_of(own: Sequence[Sentence], history: Sequence[Mapping[str, str]], flags: RedFlags) -> list[Sentence]:
+    """The last sentences of the user's last turns, where the text adds something to them; without their context."""
+    bits = functools.reduce(int.__or__, (sentence.bits for sentence in own), 0)
     if not bits & ~flags.context or (bits & flags.bits["asking"] and not bits & flags.bits["person"]):
-        return None
+        return []
     turns = [turn for turn in history[-12:] if isinstance(turn, Mapping) and turn.get("role") == "user"]
     earlier: list[Sentence] = []
     for turn in turns[-HISTORY_TURNS:]:
         content = turn.get("content")
         if isinstance(content, str):
             earlier += read_text(content[-2000:], flags)
-    earlier = [Sentence(s.bits & ~flags.context, 0, s.words) for s in earlier[-(WINDOW - 1) :]]
-    verdict = _find(earlier + own[:WINDOW], frame, flags, current=len(earlier))
-    return verdict if verdict and verdict[0] == "emergency" else None
+    return [
+        Sentence(s.bits & ~flags.context, 0, s.words, s.heard, s.pieces) for s in earlier[-(WINDOW - 1) :]
+    ]

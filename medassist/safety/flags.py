@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medassist.safety.patterns import GrowingTree, damaged, lines
+from medassist.safety.weighing import Weights
 from medassist.spelling import SoundSpeller, Speller
 
 RED_FLAGS_DIR = Path(__file__).parents[1] / "red_flags"
@@ -22,15 +23,14 @@ _CONTEXT_NAMES = (
 )
 _CONTEXT = tuple(_CONTEXT_NAMES.split())
 _AMONG_SIGNS = ("figure", "not_negation", "negation", "contrast", "before_event")
-# Words that many harmless texts hold: alone they are no sign for the net of weights. And those of despair.
+# Words that many harmless texts hold: alone they make no emergency, unless everything around them speaks for one.
 _VAGUE = (
     "took ate drank again used head face eye arm leg hit high food object sudden low_state will_do dose_word many mouth "
     "need_now not_working minutes_long not_easing infant_age fever_number amnesia fell weight_word very_high large heavy "
     "height missing all_ill postpartum glass_test baby child jaw neck_word airway heart_word worse insulin diabetic sugar "
     "gest_weeks num_low num_high grams limb_word cant_move vision_loss no_response awful play_down near_water curtain chemical "
-    "confused speak_unable droop move_word less_word household blood see_not"
+    "confused speak_unable droop move_word less_word household blood see_not die_word farewell hopeless goodbye means"
 )
-_DESPAIR = "die_word farewell hopeless goodbye means suicidal suicide_name better_off_dead"
 # Signs that count as well where their word stands inside a longer wording ("pain is unbearable" says pain).
 _PLAIN_SIGNS = (
     "pain severe chest arm jaw leg numb weak airway face eye head belly pills vomit swelling fell hit took ate crash "
@@ -85,14 +85,20 @@ class RedFlags:
         self.replies = _read_replies(folder / "replies.txt")
         self.order = {name: at for at, name in enumerate(self.replies)}
         self.rules = self._read_rules(folder / "rules.txt")
-        self.vague = sum(self.bits.get(name, 0) for name in _VAGUE.split())
-        self.despair = sum(self.bits.get(name, 0) for name in _DESPAIR.split())
+        self.telling = ~(self.context | sum(self.bits.get(name, 0) for name in _VAGUE.split()))
         named = [slot for rule in self.rules if rule.kind == "?" for slot in rule.slots]
         self.named = functools.reduce(int.__or__, named, 0)
         meant, self.typos = _read_typos(folder / "typos.txt")
-        self.bias, self.weights = _read_weights(folder / "weights.txt")
+        self.urgency = self._weights(folder / "weights.txt")[""]
+        self.categories = self._weights(folder / "categories.txt")  # how much a passage speaks for each
         self.known = self.signs.known | self.context_tree.known | set(lines(folder / "real_words.txt"))
         self.speller, self.sounds = Speller(meant), SoundSpeller(meant)
+
+    def _weights(self, path: Path) -> dict[str, Weights]:
+        try:
+            return {name: Weights(read, self.bits, self.context) for name, read in read_weights(path).items()}
+        except KeyError as error:
+            raise damaged(path, f"no concept {error.args[0]!r}") from None
 
     def _read_rules(self, path: Path) -> list[Rule]:
         rules = []
@@ -128,19 +134,24 @@ def _read_typos(path: Path) -> tuple[list[str], dict[str, str]]:
     return meant, typos
 
 
-def _read_weights(path: Path) -> tuple[float, dict[str, float]]:
-    """The weights of words and pairs of words; the first line is the bias."""
-    weights: dict[str, float] = {}
+def read_weights(path: Path) -> dict[str, dict[str, float]]:
+    """Weights by name, for each [section] of a file, "" for what stands above the first; see `weighing.Weights`."""
+    sections: dict[str, dict[str, float]] = {}
+    current: dict[str, float] | None = None
     try:
         for line in lines(path):
-            value, _, pieces = line.partition(" ")
-            for piece in pieces.split(","):
-                weights[piece.strip()] = float(value)
+            if line[0] == "[":
+                current = sections.setdefault(line[1:-1], {})
+                continue
+            if current is None:
+                current = sections.setdefault("", {})
+            value, _, names = line.partition(" ")
+            current.update(dict.fromkeys(names.split(", "), float(value)))
     except ValueError:
         raise damaged(path, f"cannot read {line[:40]!r}") from None
-    if "bias" not in weights:
-        raise damaged(path, "it has no bias")
-    return weights.pop("bias"), weights
+    if not sections or not all("<bias>" in section for section in sections.values()):
+        raise damaged(path, "it has no <bias>")
+    return sections
 
 
 def _read_replies(path: Path) -> dict[str, Reply]:

@@ -16,9 +16,12 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def damaged(path: Path, why: str) -> VocabularyError:
-    return VocabularyError(
-        f"The red-flag file {path.name} is damaged: {why}.", "Restore medassist/red_flags/ from the project."
-    )
+    """The error for a file that can be read but not understood."""
+    return VocabularyError(f"The word file {path.name} is damaged: {why}.", _restore(path))
+
+
+def _restore(path: Path) -> str:
+    return f"Restore the folder {path.parent.name}/ from the project."
 
 
 def lines(path: Path) -> list[str]:
@@ -27,8 +30,7 @@ def lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise VocabularyError(
-            f"The red-flag file {path.name} cannot be read ({type(error).__name__}).",
-            "Restore medassist/red_flags/ from the project.",
+            f"The word file {path.name} cannot be read ({type(error).__name__}).", _restore(path)
         ) from None
     lines: list[str] = []
     for line in text.splitlines():
@@ -50,26 +52,6 @@ def entries(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _split_patterns(body: str) -> list[str]:
     return [pattern for piece in body.split(",") if (pattern := piece.strip())]
-
-
-def read_lexicon(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(concept, wordings) in the order of the file."""
-    parts: dict[str, list[str]] = {}
-    found = False
-    for name, _, body in entries(path):
-        try:
-            if name[0] == "<":
-                yield name, body.split()
-                continue
-            if name[0] == "$":
-                parts[name[1:]] = _alternatives(body, parts)
-                continue
-            yield name, [w for p in _split_patterns(body) for w in expand(p, parts)]
-        except ValueError as error:
-            raise damaged(path, str(error)) from None
-        found = True
-    if not found:
-        raise damaged(path, "it holds no concept")
 
 
 def expand(pattern: str, parts: Mapping[str, list[str]]) -> list[str]:
@@ -150,18 +132,11 @@ def contract(words: Sequence[str]) -> list[str]:
 class PhraseTree:
     """Wordings of concepts as a tree of words: finds the longest that begins at a place, as a mask of bits."""
 
-    def __init__(self, lexicon: Iterable[tuple[str, list[str]]], bits: Mapping[str, int] | None = None) -> None:
-        self.bits: dict[str, int] = dict(bits or {})
+    def __init__(self, bits: dict[str, int]) -> None:
+        self.bits = bits
         self.classes: dict[str, tuple[str, ...]] = {}  # word → the <classes> that it belongs to
         self.known: set[str] = set()
         self._tree: dict = {}
-        for name, wordings in lexicon:
-            if name.startswith("<"):
-                for word in wordings:
-                    self.classes[word] = (*self.classes.get(word, ()), name)
-                self.known.update(wordings)
-                continue
-            self._add(wordings, self.bits.setdefault(name, 1 << len(self.bits)))
 
     def _add(self, wordings: Iterable[str], bit: int) -> None:
         for wording in wordings:
@@ -205,8 +180,7 @@ class GrowingTree(PhraseTree):
     """
 
     def __init__(self, paths: Iterable[Path], bits: dict[str, int], shared: PhraseTree | None = None) -> None:
-        super().__init__((), bits)
-        self.bits = bits
+        super().__init__(bits)
         self.parts: dict[str, list[str]] = {}
         self._waiting: dict[str, list[tuple[str, int]]] = {}
         if shared is not None:

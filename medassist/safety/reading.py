@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from medassist.safety.flags import RedFlags
 from medassist.safety.patterns import contract
+from medassist.safety.weighing import STEM
 from medassist.spelling import fold, split_words
 
 SENTENCE_WORDS = 60  # a "sentence" without any full stop is cut here
@@ -22,7 +23,8 @@ class Sentence:
     bits: int = 0
     past_bits: int = 0  # what is said of the past: it can make a note, never an emergency
     words: tuple[tuple[int, str], ...] = ()
-    heard: frozenset[str] = frozenset()  # its words and pairs of words that have a weight
+    heard: frozenset[str] = frozenset()  # its words, numbers as 0
+    pieces: frozenset[str] = frozenset()  # its words, the beginnings of the longer ones, and pairs of neighbours
 
 
 def _set(words: str) -> frozenset[str]:
@@ -135,15 +137,9 @@ def sentences_of(tokens: Sequence[str]) -> Iterator[tuple[list[str], set[int]]]:
         yield words, commas
 
 
-def word_pieces(words: Sequence[str]) -> Iterator[str]:
-    """The words of a sentence and its pairs of neighbours, numbers as 0: what weights.txt has weights for."""
-    before = ""
-    for word in words:
-        word = "0" if word[0].isdigit() else word
-        yield word
-        if before:
-            yield f"{before} {word}"
-        before = word
+def plain_word(word: str) -> str:
+    """A word as weights know it: all numbers are one."""
+    return "0" if word[0].isdigit() or word == "<year>" else word
 
 
 class Reader:
@@ -187,9 +183,13 @@ class Reader:
             at += length
         if context & bits["past"] and not context & bits["now"]:
             past_bits, now_bits, found = past_bits | now_bits, 0, []
-        weights = self.flags.weights
-        heard = frozenset(piece for piece in word_pieces(words) if piece in weights)
-        return Sentence(context | now_bits, past_bits, tuple(found), heard)
+        plain = [plain_word(word) for word in words]
+        heard = frozenset(plain)
+        pieces = heard.union(
+            [f"{word[:STEM]}*" for word in heard if len(word) > STEM],
+            [f"{word} {after}" for word, after in zip(plain, plain[1:], strict=False)],
+        )
+        return Sentence(context | now_bits, past_bits, tuple(found), heard, pieces)
 
     def _context(self, words: list[str], commas: set[int]) -> int:
         """The bits of who, when and why."""
