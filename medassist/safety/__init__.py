@@ -10,10 +10,12 @@ How a text is read: it is folded (small letters, no accents, no invisible charac
 each sentence is walked twice along a tree of wordings: for signs (what happens) and for context (who, when, why).
 Signs set the bits of their concepts, unless they are negated or lie in the past; a rule matches where its slots
 are all filled within a few neighbouring sentences. The context decides what a match is: an emergency, a question
-about one, or nothing (an exam case, a novel, a pet, something long over).
+about one, or nothing (an exam case, a novel, a pet, something long over). Beside the rules each passage is weighed as a
+whole (`weights.txt`, learned from cases written for this project): enough weight makes an emergency without any rule,
+too little overrules one, and `categories.txt` says which kind of emergency it is.
 
 `patterns` reads the files of wordings, `flags` holds all of `red_flags/`, `reading` makes sentences of a text,
-`decision` judges them, `replies` says what is shown.
+`weighing` weighs them, `decision` judges, `replies` says what is shown.
 """
 
 from __future__ import annotations
