@@ -300,6 +300,7 @@ class _Phrases(GrowingTree):
             waiting.setdefault(singular(word), []).extend(patterns)
         self._waiting = waiting
         self.classes = {singular(word): names for word, names in self.classes.items()}
+        self._note_firsts()
 
     def _add(self, wordings: Iterable[str], bit: int) -> None:
         super()._add(map(_singular_all, wordings), bit)

@@ -1,4 +1,4 @@
-"""Measures the gate and the red flags on labelled questions: share decided right, with interval, and time.
+"""Measures the gate and the red flags on labelled questions: share decided right, with interval, and the median time of one.
 
 It reads JSON Lines by path, so anyone can bring another set: each row has `text` and `label`, and may have
 `source` and `history` ([{role, content}]). It knows nothing about where questions come from, and trains nothing.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,7 +77,7 @@ class Tally:
     count: int = 0
     right: int = 0
     emergencies: int = 0
-    time_s: float = 0.0  # processor time
+    times_s: list[float] = field(default_factory=list)  # processor time of each question, red flags included
     wrong: list[tuple[str, str, float]] = field(default_factory=list)  # text, route, score
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Tally:
             "low": round(low, 4),
             "high": round(high, 4),
             "emergencies": self.emergencies,
-            "us_per_question": round(1e6 * self.time_s / self.count, 1),
+            "us_per_question": round(1e6 * statistics.median(self.times_s), 1),
         }
 
 
@@ -102,7 +103,7 @@ def measure(gate: Gate, rows: Iterable[dict[str, Any]], keep_wrong: int = 0) -> 
         tally = tallies.setdefault(key, Tally(*key))
         began = time.process_time()
         decision = gate.check(row["text"], row["history"])
-        tally.time_s += time.process_time() - began
+        tally.times_s.append(time.process_time() - began)
         tally.count += 1
         tally.emergencies += decision.route == "emergency"
         if decision.route in RIGHT_ROUTES[row["label"]]:
@@ -164,7 +165,7 @@ def compare(gates: dict[str, Callable[[str], bool]], rows: Sequence[dict[str, An
                     continue
                 began = time.process_time()
                 allowed = let_in(row["text"])
-                tally.time_s += time.process_time() - began
+                tally.times_s.append(time.process_time() - began)
                 tally.count += 1
                 tally.right += allowed == (label == "medical")
             if tally.count:
@@ -180,21 +181,21 @@ def _totals(tallies: Sequence[Tally]) -> list[Tally]:
         total.count += tally.count
         total.right += tally.right
         total.emergencies += tally.emergencies
-        total.time_s += tally.time_s
+        total.times_s += tally.times_s
     return list(totals.values())
 
 
 def render_table(tallies: Sequence[Tally]) -> str:
     """The tallies as a text table, one line each."""
     lines = [
-        f"{'source':24} {'label':10} {'count':>7} {'right':>7} {'95 % interval':>15} {'emerg.':>7} {'µs each':>8}"
+        f"{'source':24} {'label':10} {'count':>7} {'right':>7} {'95 % interval':>15} {'emerg.':>7} {'median µs':>10}"
     ]
     for tally in tallies:
         row = tally.to_json()
         interval = f"{row['low']:.3f}-{row['high']:.3f}"
         lines.append(
             f"{tally.source[:24]:24} {tally.label:10} {tally.count:7d} {row['right']:7.3f} {interval:>15} "
-            f"{tally.emergencies:7d} {row['us_per_question']:8.1f}"
+            f"{tally.emergencies:7d} {row['us_per_question']:10.1f}"
         )
     return "\n".join(lines)
 

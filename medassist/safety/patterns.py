@@ -187,6 +187,12 @@ class GrowingTree(PhraseTree):
             self.classes.update(shared.classes)
         for path in paths:
             self._read(path)
+        self._note_firsts()
+
+    def _note_firsts(self) -> None:
+        """Note the words with which any wording begins: most words of a text are none of them."""
+        classes = (word for word, names in self.classes.items() if any(name in self._waiting for name in names))
+        self.firsts = frozenset(self._waiting).union(classes)
 
     def _read(self, path: Path) -> None:
         found = False
@@ -221,6 +227,8 @@ class GrowingTree(PhraseTree):
     def longest(self, words: Sequence[str], at: int) -> tuple[int, int]:
         """Bits and length of the longest wording that begins at this word; (0, 1) for none."""
         word = words[at]
+        if word not in self.firsts:
+            return 0, 1
         if word in self._waiting or word in self.classes:
             self.grow(word)
         return super().longest(words, at)
