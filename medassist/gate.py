@@ -22,6 +22,7 @@ from typing import Any
 
 from medassist.errors import VocabularyError
 from medassist.safety import Escalation, check_red_flags
+from medassist.safety.flags import read_weights
 from medassist.safety.patterns import GrowingTree, contract
 from medassist.spelling import Speller, fold, split_words
 
@@ -48,7 +49,7 @@ STEM_FILE = "stems.tsv"
 HISTORY_TURNS = 12  # user turns before the current one that are decided anew
 MAX_WORDS = 2_000  # words of a text that are scored, half from each end
 FOLLOW_UP_WORDS = 16  # a longer text stands on its own
-NEW_TOPIC, LEANS = -0.8, -0.4  # what may speak against medicine in a follow-up with words of its own; in a short one
+LEANS = -0.5  # the weight (log-odds) from which a short turn leans on the turns before it
 LONG_TEXT, TASK_START = 30, 10  # words: of a longer text only the beginning can say that it is a task
 OWN_QUESTIONS, OWN_WEIGHT = 2, 1.5  # of an adapter's own words: questions that have it, and what it adds
 REPAIRS = 40  # unknown words of one text that are tried as typing errors
@@ -325,16 +326,29 @@ class Vocabulary:
             raise _damaged(folder / "ordinary.txt", f"only {len(self.ordinary)} ordinary words")
         self.settings = self._read_settings(folder / "settings.txt")
         self.phrases = _Phrases(folder / "phrases.txt")
+        self.follow_up = read_weights(folder / "follow_up.txt").get("")
+        if self.follow_up is None:
+            raise _damaged(folder / "follow_up.txt", "its weights belong to a section")
         missing = {"greeting", "filler", "task", "injection", "follow_up", "pet"} - set(self.phrases.bits)
         if missing:
             raise _damaged(folder / "phrases.txt", f"no {' and no '.join(sorted(missing))} in it")
+
+    def has_phrase(self, words: Sequence[str], kind: str) -> bool:
+        """Whether a wording of this kind of phrases.txt occurs."""
+        at, bit = 0, self.phrases.bits[kind]
+        while at < len(words):
+            mask, length = self.phrases.longest(words, at)
+            if mask & bit:
+                return True
+            at += length
+        return False
 
     def _read_settings(self, path: Path) -> dict[str, float]:
         try:
             settings = {name: float(value) for name, value in (line.split("\t") for line in _read(path))}
         except ValueError:
             raise _damaged(path, "a line is not a name, a tab and a number") from None
-        missing = {"bias", "floor", "follow_up", *STRICTNESS} - set(settings)
+        missing = {"bias", "floor", *STRICTNESS} - set(settings)
         if missing:
             raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
         return settings
@@ -401,8 +415,29 @@ class _Reading:
     kind: str  # empty | greeting | task | injection | animal | question
     score: float
     terms: tuple[MatchedTerm, ...]
-    leans: bool  # it leans on what went before ("what about …", "it", or almost no words of its own)
-    against: float  # the sum of what speaks against medicine, without the bias
+    words: tuple[str, ...] = ()
+
+
+def turn_features(words: Sequence[str], terms: Iterable[MatchedTerm], vocabulary: Vocabulary) -> dict[str, float]:
+    """What tells a turn that leans on those before it from one that opens a topic, by the names in follow_up.txt.
+
+    Args:
+        words: of the turn, as `gate_words` gives them; not empty.
+        terms: what the vocabulary found in them.
+        vocabulary: the vocabulary.
+    """
+    plain = ["0" if word[0].isdigit() else word for word in words]
+    value = 1 / len(words) ** 0.5
+    features = dict.fromkeys(plain, value)
+    pairs = zip(["^", *plain], [*plain, "$"], strict=True)
+    features |= {f"{word} {after}": value for word, after in pairs}
+    weights = [term.weight for term in terms]
+    features["<losses>"] = max(-4.0, sum(weight for weight in weights if weight < 0))
+    features["<gains>"] = min(3.0, sum(weight for weight in weights if weight > 0))
+    features["<words>"] = len(words) / 8
+    features["<own>"] = float(sum(word not in vocabulary.stop_words for word in words))
+    features["<phrase>"] = float(vocabulary.has_phrase(words, "follow_up"))
+    return features
 
 
 class Gate:
@@ -460,7 +495,13 @@ class Gate:
         )
 
     def _is_follow_up(self, reading: _Reading) -> bool:
-        return reading.leans and reading.against >= self.vocabulary.settings["follow_up"]
+        """Whether a short turn leans on what went before ("what about …", "it") and opens no topic of its own."""
+        if len(reading.words) > FOLLOW_UP_WORDS:
+            return False
+        weights = self.vocabulary.follow_up
+        features = turn_features(reading.words, reading.terms, self.vocabulary)
+        score = weights["<bias>"] + sum(weights[name] * value for name, value in features.items() if name in weights)
+        return score >= LEANS
 
     def _topic_is_medical(self, history: Sequence[Mapping[str, str]]) -> bool:
         """Whether the conversation so far is about medicine: decided turn by turn from what the user typed."""
@@ -486,7 +527,7 @@ class Gate:
     def _read(self, text: str) -> _Reading:
         words = gate_words(text)
         if not words:
-            return _Reading("empty", self.vocabulary.settings["bias"], (), False, 0.0)
+            return _Reading("empty", self.vocabulary.settings["bias"], ())
         vocabulary = self.vocabulary
         terms = tuple(vocabulary.find_terms(words, self.own))
         gains = sum(term.weight for term in terms if term.weight > 0)
@@ -494,14 +535,13 @@ class Gate:
         # A long story may touch on many things; in a short text what speaks against medicine counts in full.
         floor = vocabulary.settings["floor"] * (1 if len(words) > FOLLOW_UP_WORDS else 2)
         score = vocabulary.settings["bias"] + gains + max(losses, floor)
-        kind, leans = self._kind(words, gains, losses)
-        return _Reading(kind, score, terms, leans, losses)
+        return _Reading(self._kind(words), score, terms, tuple(words))
 
-    def _kind(self, words: Sequence[str], gains: float, losses: float) -> tuple[str, bool]:
-        """What kind of text this is, and whether it leans on what went before."""
+    def _kind(self, words: Sequence[str]) -> str:
+        """What kind of text this is."""
         phrases = self.vocabulary.phrases
         bits = phrases.bits
-        seen, at, covered, own_words = 0, 0, 0, 0
+        seen, at, covered = 0, 0, 0
         while at < len(words):
             mask, length = phrases.longest(words, at)
             if mask & bits["task"] and len(words) > LONG_TEXT and at > TASK_START:
@@ -509,22 +549,16 @@ class Gate:
             seen |= mask
             if mask & (bits["greeting"] | bits["filler"]):
                 covered += length
-            if not mask and words[at] not in self.vocabulary.stop_words:
-                own_words += 1
             at += length
         if seen & bits["injection"]:
-            return "injection", False
+            return "injection"
         if seen & bits["task"]:
-            return "task", False
+            return "task"
         if seen & bits["pet"] and len(words) <= LONG_TEXT:
-            return "animal", False
+            return "animal"
         if seen & bits["greeting"] and covered == len(words) and len(words) <= 16:
-            return "greeting", bool(seen & bits["follow_up"])
-        short = len(words) <= FOLLOW_UP_WORDS
-        # Words of its own that speak against medicine make it a new question, however it begins.
-        new = own_words > 2 and losses < NEW_TOPIC
-        leans = short and not new and (bool(seen & bits["follow_up"]) or own_words <= 1 or (len(words) <= 8 and losses > LEANS))
-        return "question", leans
+            return "greeting"
+        return "question"
 
 
 def own_terms(questions: Iterable[str], vocabulary: Vocabulary, most: int = 1000) -> list[MatchedTerm]:

@@ -50,3 +50,13 @@ def test_the_cases_are_many_and_different():
     assert len(cases) >= 2000 and len(different) >= 0.998 * len(cases)  # "!!!" and the like stand in several files
     assert len(read("gate_held")) >= 300
     assert len({c["class"] for c in cases}) >= 30
+
+
+# Shares of everyday requests that stay blocked after a medical question, a little under what was measured.
+@pytest.mark.parametrize(("name", "least"), [("gate_more", 0.95), ("gate_held", 0.88), ("gate_held_2", 0.92)])
+def test_a_new_topic_after_a_medical_question_is_no_follow_up(name, least):
+    gate = load_gate()
+    history = [{"role": "user", "content": "What are the symptoms of gout?"}, {"role": "assistant", "content": "Pain."}]
+    texts = [case["text"] for case in read(name) if case["label"] == "everyday" and not case.get("history")]
+    routes = [gate.check(text, history).route for text in texts]
+    assert sum(route in RIGHT_ROUTES["everyday"] for route in routes) / len(routes) >= least

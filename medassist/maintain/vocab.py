@@ -37,7 +37,7 @@ from medassist.gate import (
 )
 from medassist.spelling import Speller, fold, split_words
 
-COPIED_FILES = (*HAND_FILES, "stems.tsv", "phrases.txt", "stop_words.txt")
+COPIED_FILES = (*HAND_FILES, "stems.tsv", "phrases.txt", "stop_words.txt", "follow_up.txt")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,6 @@ class Recipe:
     most_for_ordinary: float = 0.8
     seed: int = 7
     floor: float = -3.0
-    follow_up: float = -2.5
     thresholds: dict[str, float] = field(
         default_factory=lambda: {"lenient": -0.8, "balanced": -0.13, "strict": 0.6}
     )
@@ -474,14 +473,13 @@ def build_vocabulary(
     settings = {
         "bias": learned["bias"],
         "floor": recipe.floor,
-        "follow_up": recipe.follow_up,
         **recipe.thresholds,
     }
     lines = [f"{name}\t{value:.2f}\n" for name, value in settings.items()]
     head = (
         "# Numbers of the gate, written by `python -m medassist maintain vocab`. Columns: name, value.\n"
         "# bias: added to every score. floor: words against medicine take away no more than this.\n"
-        "# follow_up: a follow-up may have no more than this against it. Then the threshold of each strictness.\n"
+        "# Then the threshold of each strictness.\n"
     )
     (out_dir / "settings.txt").write_text(head + "".join(lines), encoding="utf-8")
     return {"texts": sum(len(t) for _, t in texts.values()), "words": len(words), "parts": len(parts)}
