@@ -16,6 +16,7 @@ URGENT = 0.0  # the weight (log-odds) from which a text is an emergency without 
 DOUBT = 1.0  # taken off a passage without signs, or with none but words that many harmless texts hold
 VAGUE = -1.5  # the weight under which no category is named
 NOTHING = -99.0  # the weight of a text without words
+JOINS = -3.0  # the weight from which a text is read together with the turns before it
 VETO = -1.5  # the weight under which a rule alone makes none
 
 _NUMBERS = (("Emergency, Europe and most mobiles", "112"), ("US", "911"), ("UK", "999"))
@@ -210,8 +211,10 @@ def check_red_flags(text: str, history: Sequence[Mapping[str, str]] = ()) -> Esc
     flags = load_red_flags()
     own = read_text(text, flags)
     frame = Frame.of(own, flags)
-    earlier = earlier_of(own, history, flags) if history else []
     verdict = _find(own, frame, flags)
+    earlier = earlier_of(own, history, flags) if history else []
+    if earlier and _weigh(windows_of(own, []), facts_of_text(own, text, frame, False), flags)[0] < JOINS:
+        earlier = []
     if earlier and (verdict is None or verdict[0] == "note"):
         told = _find(earlier + own[:WINDOW], frame, flags, current=len(earlier))
         verdict = told if told and told[0] == "emergency" else verdict
