@@ -38,7 +38,7 @@ HEAD = """# {what}
 """
 OTHERS = """ and from ordinary questions of MedMCQA (MIT), MedQA (MIT), medical flashcards and wikidoc of medalpaca (cc),
 # MedQuAD (CC BY 4.0), NQ-open (Apache 2.0), BANKING77 (CC BY 4.0), CLINC150 (CC BY 3.0), the alpaca demo of LLaMA-Factory
-# (Apache 2.0), and of patients in LasseRegin medical-question-answer-data (MIT), ChatDoctor and ai-medical-chatbot
+# (Apache 2.0), from sentences of public-domain stories, and from questions of patients in LasseRegin medical-question-answer-data (MIT), ChatDoctor and ai-medical-chatbot
 # (Apache 2.0)"""
 WORDS = 5.0  # words count so much beside concepts before the ridge
 RIDGE = 0.5  # scikit-learn's C: the smaller, the stronger
