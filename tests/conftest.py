@@ -121,6 +121,24 @@ def train_tiny(root, tiny_config):
     return train
 
 
+@pytest.fixture
+def train_zeros(train_tiny, root):
+    """Trains the tiny base, sets the adapter's B matrices to zero, and returns the run: it must act as its base."""
+    from safetensors.torch import load_file, save_file
+
+    from medassist import adapters
+
+    def train():
+        end, folder, _ = train_tiny()
+        path = folder / adapters.WEIGHTS
+        save_file({k: v * 0 if "lora_B" in k else v for k, v in load_file(str(path)).items()}, str(path))
+        result = adapters.read_result(folder)
+        adapters.write_result(folder, adapters.Result(**{**result.__dict__, "adapter_sha256": adapters.file_sha256(path)}))
+        return adapters.load_run(root, end.run)
+
+    return train
+
+
 class ScriptedEngine:
     """Stands where the engine stands and remembers what it was asked; answers are given beforehand."""
 

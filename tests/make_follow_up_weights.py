@@ -1,6 +1,6 @@
 """Makes vocab/follow_up.txt anew: how much the words of a short turn say that it leans on the turns before it.
 
-    python tests/make_follow_up_weights.py tests/cases/follow_ups.jsonl tests/cases/gate_{dev,hard,more}.jsonl \\
+    PYTHONPATH=. python tests/make_follow_up_weights.py tests/cases/follow_ups.jsonl tests/cases/gate_{dev,hard,more}.jsonl \\
         --everyday questions.jsonl
 
 The cases are lines of {text, label: follow_up or everyday}; `--everyday` takes lines of {text} with everyday requests
@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from make_red_flag_weights import write
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
@@ -58,15 +59,7 @@ def main() -> None:
     table = csr_matrix((value, (at, column)), shape=(len(found), len(names)))
     model = LogisticRegression(C=RIDGE, solver="liblinear", random_state=0).fit(table, labels, sample_weight=weights)
     learned = dict(zip(names, (model.coef_[0] * scale).tolist(), strict=True))
-    groups: dict[str, list[str]] = {}
-    for name, weight in learned.items():
-        if abs(weight) >= KEEP:
-            groups.setdefault(f"{weight:.2f}" if name[0] == "<" else f"{weight:.1f}", []).append(name)
-    lines = [f"{model.intercept_[0]:.2f} <bias>"]
-    for weight in sorted(groups, key=float, reverse=True):
-        listed = groups[weight]
-        lines += [f"{weight} {', '.join(listed[at : at + 14])}" for at in range(0, len(listed), 14)]
-    args.out.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    write({"": {"<bias>": float(model.intercept_[0])} | learned}, args.out, HEAD, KEEP)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes weights.txt and categories.txt anew: how much what is found in a passage speaks for an emergency, and for which.
 
-    python tests/make_red_flag_weights.py tests/cases/red_flags_{train,dev,own}.jsonl tests/cases_red_flags.txt \\
+    PYTHONPATH=. python tests/make_red_flag_weights.py tests/cases/red_flags_{train,dev,own}.jsonl tests/cases_red_flags.txt \\
         --calm calm.txt tests/cases/gate_{dev,hard,more}.jsonl
 
 The cases are lines of {text, label: emergency or lookalike, category, history}, or "label category | text". The calm
@@ -216,8 +216,8 @@ def unweighed(folder: Path) -> RedFlags:
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "red_flags"
         shutil.copytree(folder, copy)
-        for name in ("weights.txt", "categories.txt"):
-            (copy / name).write_text("0 <bias>\n")
+        (copy / "weights.txt").write_text("0 <bias>\n")
+        (copy / "categories.txt").write_text("[urgent]\n0 <bias>\n")
         return RedFlags(copy)
 
 

@@ -55,10 +55,20 @@ def test_a_window_holds_what_its_sentences_hold() -> None:
     assert size == len({word for s in sentences for word in s.heard})
 
 
-@pytest.mark.parametrize("content", ["1.0 chest\n", "0 <bias>\nmany {chest_pain}\n", "0 <bias>\n1 {no_such}\n"])
-def test_damaged_weights_fail_closed(tmp_path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("weights.txt", "1.0 chest\n"),
+        ("weights.txt", "0 <bias>\nmany {chest_pain}\n"),
+        ("weights.txt", "0 <bias>\n1 {no_such}\n"),
+        ("weights.txt", "[cardiac]\n0 <bias>\n"),
+        ("categories.txt", "[no_such]\n0 <bias>\n"),
+        ("categories.txt", "0 <bias>\n"),
+    ],
+)
+def test_damaged_weights_fail_closed(tmp_path, name: str, content: str) -> None:
     folder = tmp_path / "red_flags"
     shutil.copytree(RED_FLAGS_DIR, folder)
-    (folder / "weights.txt").write_text(content, encoding="utf-8")
-    with pytest.raises(VocabularyError, match=r"weights\.txt"):
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(VocabularyError, match=name):
         RedFlags(folder)

@@ -221,7 +221,9 @@ def check_red_flags(text: str, history: Sequence[Mapping[str, str]] = ()) -> Esc
     ruled = verdict is not None and verdict[0] == "emergency"
     facts = facts_of_text(own, text, frame, bool(earlier))
     urgency, window = _weigh(windows_of(own, earlier), facts, flags) if own else (NOTHING, [])
-    if urgency > URGENT and not frame.exam or ruled and (urgency > VETO or verdict[1].kind == "!!"):
+    by_weight = urgency > URGENT and not frame.exam
+    by_rule = ruled and (urgency > VETO or verdict[1].kind == "!!")
+    if by_weight or by_rule:
         category = _category(window, facts, verdict[1] if ruled else None, flags)
         words = verdict[2] if ruled else [pair for sentence in window for pair in sentence.words]
         wanted = functools.reduce(int.__or__, verdict[1].slots, 0) if ruled else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from medassist.spelling import SoundSpeller, Speller
 RED_FLAGS_DIR = Path(__file__).parents[1] / "red_flags"
 SIGN_FILES = ("lexicon.txt", "lexicon_more.txt")
 
-CALL = "Call your emergency number now: 112, 911 (US), 999 (UK)."
+_CALL = "Call your emergency number now: 112, 911 (US), 999 (UK)."
 
 # Concepts that say how something is said; they are never negated and fill in no symptom. Those of context.txt
 # come first, then those that stand among the signs because they hide or negate them.
@@ -89,14 +90,18 @@ class RedFlags:
         named = [slot for rule in self.rules if rule.kind == "?" for slot in rule.slots]
         self.named = functools.reduce(int.__or__, named, 0)
         meant, self.typos = _read_typos(folder / "typos.txt")
-        self.urgency = self._weights(folder / "weights.txt")[""]
-        self.categories = self._weights(folder / "categories.txt")  # how much a passage speaks for each
+        self.urgency = self._weights(folder / "weights.txt", ("",))[""]
+        self.categories = self._weights(folder / "categories.txt", self.replies)  # how much a passage speaks for each
         self.known = self.signs.known | self.context_tree.known | set(lines(folder / "real_words.txt"))
         self.speller, self.sounds = Speller(meant), SoundSpeller(meant)
 
-    def _weights(self, path: Path) -> dict[str, Weights]:
+    def _weights(self, path: Path, allowed: Container[str]) -> dict[str, Weights]:
+        read = read_weights(path)
+        unknown = next((name for name in read if name not in allowed), None)
+        if unknown is not None:
+            raise damaged(path, f"there is no section {unknown!r}" if unknown else "weights stand above its sections")
         try:
-            return {name: Weights(read, self.bits, self.context) for name, read in read_weights(path).items()}
+            return {name: Weights(listed, self.bits, self.context) for name, listed in read.items()}
         except KeyError as error:
             raise damaged(path, f"no concept {error.args[0]!r}") from None
 
@@ -162,7 +167,7 @@ def _read_replies(path: Path) -> dict[str, Reply]:
         if line.startswith("["):
             current = replies.setdefault(line.strip("[]"), {"title": "", "note": "", "actions": []})
         elif line.startswith("- "):
-            current.setdefault("actions", []).append(line[2:].replace("{call}", CALL).strip())
+            current.setdefault("actions", []).append(line[2:].replace("{call}", _CALL).strip())
         else:
             key, _, value = line.partition(":")
             current[key] = value.strip()

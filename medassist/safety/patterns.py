@@ -32,13 +32,13 @@ def lines(path: Path) -> list[str]:
         raise VocabularyError(
             f"The word file {path.name} cannot be read ({type(error).__name__}).", _restore(path)
         ) from None
-    lines: list[str] = []
+    joined: list[str] = []
     for line in text.splitlines():
-        if line.startswith(" ") and lines:
-            lines[-1] += line
+        if line.startswith(" ") and joined:
+            joined[-1] += line
         elif line.strip() and not line.startswith("#"):
-            lines.append(line.strip())
-    return lines
+            joined.append(line.strip())
+    return joined
 
 
 def entries(path: Path) -> Iterator[tuple[str, str, str]]:

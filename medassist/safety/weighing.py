@@ -1,8 +1,8 @@
 """How much a passage sounds like an emergency, and like which one: a sum of weights over what was found in it.
 
 A window of neighbouring sentences has features: the concepts found in it, those that lie in the past, its words, pairs
-of neighbours, the beginnings of longer words, and a few facts about the whole text. The weights stand in files that can be read; they
-were learned from cases written for this project (`tests/make_red_flag_weights.py`), and nothing is learned here.
+of neighbours, the beginnings of longer words, and a few facts about the whole text. The weights stand in files that can
+be read; they were learned from cases written for this project (`tests/make_red_flag_weights.py`), nothing is learned here.
 """
 
 from __future__ import annotations
