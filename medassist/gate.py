@@ -49,7 +49,7 @@ STEM_FILE = "stems.tsv"
 HISTORY_TURNS = 12  # user turns before the current one that are decided anew
 MAX_WORDS = 2_000  # words of a text that are scored, half from each end
 FOLLOW_UP_WORDS = 16  # a longer text stands on its own
-LEANS = -0.5  # the weight (log-odds) from which a short turn leans on the turns before it
+LEANS = -0.7  # the weight (log-odds) from which a short turn leans on the turns before it
 LONG_TEXT, TASK_START = 30, 10  # words: of a longer text only the beginning can say that it is a task
 OWN_QUESTIONS, OWN_WEIGHT = 2, 1.5  # of an adapter's own words: questions that have it, and what it adds
 REPAIRS = 40  # unknown words of one text that are tried as typing errors
@@ -143,7 +143,7 @@ def _read(path: Path) -> list[str]:
             f"The gate's vocabulary file {path.name} cannot be read ({type(error).__name__}).",
             "Restore the vocab/ folder from the project, or make it with: python -m medassist maintain vocab.",
         ) from None
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [line for line in text.split("\n") if line and line[0] != "#" and not line.isspace()]
 
 
 def _damaged(path: Path, why: str) -> VocabularyError:
@@ -153,21 +153,26 @@ def _damaged(path: Path, why: str) -> VocabularyError:
     )
 
 
-_LINES = re.compile(r"(?:[^\t\n]+\t-?[0-4]?\d(?:\.\d+)?\t[^\t\n]+\n)*")
+# A whole line, its first word, and a space where the term has more words.
+_LINE = re.compile(r"^(([^\t\n #][^\t\n ]*)( ?)[^\t\n]*\t-?[0-4]?\d(?:\.\d+)?\t[^\t\n]+)$", re.MULTILINE)
 
 
-def _term_lines(path: Path) -> list[str]:
+def _term_lines(path: Path) -> list[tuple[str, str, str]]:
     """The lines of a vocabulary file, each a term, a weight and a class with tabs between; checked all at once.
+
+    Returns:
+        The line, the term's first word, and " " where it has more.
 
     Raises:
         VocabularyError: the file is missing or a line is damaged.
     """
     lines = _read(path)
-    if not _LINES.fullmatch("\n".join(lines) + "\n"):
+    found = _LINE.findall("\n".join(lines))
+    if len(found) != len(lines):
         for line in lines:
-            if not _LINES.fullmatch(line + "\n"):
+            if not _LINE.fullmatch(line):
                 raise _damaged(path, f"cannot read the line {line[:60]!r}: it is no term, weight (below 50) and class")
-    return lines
+    return found
 
 
 def _term(line: str) -> MatchedTerm:
@@ -177,7 +182,7 @@ def _term(line: str) -> MatchedTerm:
 
 def read_terms(path: Path) -> Iterator[MatchedTerm]:
     """The terms of a vocabulary file; raises VocabularyError where it is missing or damaged."""
-    return map(_term, _term_lines(path))
+    return (_term(line) for line, _, _ in _term_lines(path))
 
 
 def read_stop_words(folder: Path) -> set[str]:
@@ -229,22 +234,20 @@ class TermIndex:
             return
         self._insert(self._node(singular(first)), term)
 
-    def add_lines(self, lines: Iterable[str]) -> None:
-        """Takes in the lines of a file; later ones win over earlier."""
+    def add_lines(self, lines: Iterable[tuple[str, str, str]]) -> None:
+        """Takes in the lines of a file, as `_term_lines` gives them; later ones win over earlier."""
         words, tree = self.words, self.tree
-        for line in lines:
-            term = line[: line.index("\t")]
-            first, _, rest = term.partition(" ")
-            if len(first) > 4 and first[-1] == "s":
+        for line, first, more in lines:
+            if first[-1] == "s" and len(first) > 4:
                 first = singular(first)
-            if not rest:
+            if not more:
                 words[first] = line
+            elif first not in tree:
+                tree[first] = [line]
+            elif type(tree[first]) is dict:
+                self._insert(tree[first], _term(line))
             else:
-                waiting = tree.setdefault(first, [])
-                if type(waiting) is dict:
-                    self._insert(waiting, _term(line))
-                else:
-                    waiting.append(line)
+                tree[first].append(line)
 
     def _node(self, first: str) -> dict:
         """The phrases that begin with a word, read if they were not yet."""

@@ -29,7 +29,7 @@ HEAD = """# How much a short turn leans on the turns before it: a weight (log-od
 # cases and from everyday questions of CLINC150 (CC BY 3.0), BANKING77 (CC BY 4.0), NQ-open (Apache 2.0) and the alpaca demo
 # of LLaMA-Factory (Apache 2.0). Licence of the weights: the project's.
 """
-WORDS, RIDGE, ORDINARY, KEEP = 3.0, 0.5, 0.35, 0.12
+WORDS, RIDGE, ORDINARY, KEEP = 3.0, 2.0, 0.35, 0.12
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
             labels.append(row["label"] == "follow_up")
             weights.append(weight)
     often = Counter(name for features in found for name in features)
-    names = sorted(name for name, n in often.items() if n >= 3)
+    names = sorted(name for name, n in often.items() if n >= 2)
     place = {name: at for at, name in enumerate(names)}
     scale = np.array([1.0 if name[0] == "<" else WORDS for name in names])
     cells = [(at, place[n], v * scale[place[n]]) for at, f in enumerate(found) for n, v in f.items() if n in place]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-TOPICS = {"vocab": "the gate's vocabulary, from labelled questions"}
+TOPICS = {"mini": "the embedded base model, from text files", "measure": "the figures of the embedded base model", "vocab": "the gate's vocabulary, from labelled questions"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
