@@ -12,8 +12,8 @@ from medassist.safety.weighing import facts_of, found_in
 
 WINDOW = 3  # a rule may find its slots within this many neighbouring sentences
 HISTORY_TURNS = 2  # earlier user turns that are read together with the current one
-URGENT = 0.3  # the weight (log-odds) from which a text is an emergency without any rule
-DOUBT = 0.5  # taken off a passage without signs, or with none but words that many harmless texts hold
+URGENT = 0.0  # the weight (log-odds) from which a text is an emergency without any rule
+DOUBT = 1.0  # taken off a passage without signs, or with none but words that many harmless texts hold
 VAGUE = -1.5  # the weight under which no category is named
 NOTHING = -99.0  # the weight of a text without words
 JOINS = -3.0  # the weight from which a text is read together with the turns before it
