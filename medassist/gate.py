@@ -30,7 +30,7 @@ VOCAB_DIR = Path(__file__).parents[1] / "vocab"
 STRICTNESS = ("lenient", "balanced", "strict")
 # Shares of medical and of everyday questions that each lets in, on sources that its words were not learned from: the
 # mean over 14 medical and 6 everyday sources, each left out in turn (`maintain vocab --leave-out`, `bench gate`).
-LETS_IN = {"lenient": (0.976, 0.084), "balanced": (0.964, 0.045), "strict": (0.944, 0.029)}
+LETS_IN = {"lenient": (0.976, 0.084), "balanced": (0.966, 0.045), "strict": (0.944, 0.029)}
 
 OUT_OF_SCOPE_MESSAGE = (
     "I can only help with questions about health and medicine. Please ask me about a disease, a symptom, "

@@ -187,7 +187,7 @@ class Engine:
         if room < 1:
             raise UsageError(f"The conversation is longer than the model's {limit} tokens.",
                              "Clear the conversation, or ask something shorter.")
-        ids, mask = _pad_left(rows, tokenizer.pad_token_id or 0, loaded.model.device)
+        ids, mask = pad_left(rows, tokenizer.pad_token_id or 0, loaded.model.device)
         stop_ids = prompts.stop_token_ids(tokenizer, loaded.model.generation_config, asks[0].prompt_format)
         settings = GenerationConfig(
             max_new_tokens=room, do_sample=sampling.temperature > 0, repetition_penalty=sampling.repetition_penalty,
@@ -277,7 +277,7 @@ def _check_fit(loaded: models.LoadedBase, run: adapters.RunInfo) -> None:
                                f"It names {run.base}; choose an adapter of this base.")
 
 
-def _pad_left(rows: list[list[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(rows: list[list[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask, each (rows, longest)."""
     import torch
 

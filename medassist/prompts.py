@@ -22,10 +22,10 @@ from medassist.errors import ModelError
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 PromptFormat = Literal["chat", "question_answer", "alpaca"]
 
+NOT_IN_SOURCES = "The sources do not say."  # the answer to a grounded question whose passages hold none
 _ALPACA_LEAD = ("Below is a question about medicine. "
                 "Write a response that answers it correctly and completely.")
 _LEAST_ANSWER = 8  # tokens: with room for less, an answer is not trained on (unless it is shorter)
-NOT_IN_SOURCES = "The sources do not say."  # the answer to a grounded question whose passages hold none
 _SLACK = 16  # characters more than fit: decoding may drop some, and a sentence's end is seen by what follows
 
 # A sentence's end: its mark with closing quotes behind it, then white space and no small letter (`e.g. aspirin`).
@@ -98,8 +98,8 @@ def build_messages(question: str, system_prompt: str | None = None,
 def render_grounded(question: str, passages: Sequence[str]) -> str:
     """The user's turn that asks for an answer from given passages: numbered from 1, then the question.
 
-    `mini` was trained on this very text, so it must not change: a passage in one line each, the answer in the
-    passages' words with their number behind it (`… [2]`), or `NOT_IN_SOURCES`. Without passages it is the question.
+    The exercises of `maintain mini` are made with it, so it must not change: a passage in one line each. The answer
+    trained there is in a passage's words with its number behind it (`… [2]`), or `NOT_IN_SOURCES`. Without passages it is the question.
 
     Args:
         passages: three as a rule, of up to 80 words each.

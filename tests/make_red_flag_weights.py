@@ -42,6 +42,7 @@ OTHERS = """ and from ordinary questions of MedMCQA (MIT), MedQA (MIT), medical 
 # (Apache 2.0)"""
 WORDS = 5.0  # words count so much beside concepts before the ridge
 RIDGE = 0.5  # scikit-learn's C: the smaller, the stronger
+TABLE = 3.0  # the weight of a case of the table, which must all be right, beside another
 CALM, CASE_CALM = 1.0, 0.7  # the weight of one ordinary text beside one case; of one written for this project
 ROUNDS = 3  # of choosing the most telling passage of each emergency
 KINDS = frozenset(  # those that have enough cases; the others are left to their rules
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RED_FLAGS_DIR)
     args = parser.parse_args()
     flags = unweighed(RED_FLAGS_DIR)
-    texts = [text for path in args.cases for text in read_cases(path, flags)]
+    texts = [text for path in args.cases for text in read_cases(path, flags, TABLE if path.suffix == ".txt" else 1.0)]
     if args.patients:
         texts += read_patients(args.patients, flags)
     calm = [(text, CASE_CALM if path.suffix == ".jsonl" else CALM) for path in args.calm for text in read_calm(path)]

@@ -155,7 +155,7 @@ def test_an_exercise_holds_its_answer_in_the_right_passage_alone_or_none():
         assert x.answer == f"{x.reference} [{x.right + 1}]"
         assert [n for n, p in enumerate(x.passages) if x.reference in p] == [x.right]
     for x in made:
-        assert 1 <= len(x.passages) <= 4 or x.right is None
+        assert 1 <= len(x.passages) <= 4
         assert len(set(x.passages)) == len(x.passages)
         if x.right is None:
             assert x.answer == prompts.NOT_IN_SOURCES and x.reference == ""
@@ -221,7 +221,7 @@ def test_added_layers_change_nothing_at_first(config, tokenizer, tmp_path, layer
 
 
 def test_a_start_of_another_width_is_refused(config, tokenizer):
-    with pytest.raises(ModelError, match="layers can be added|The start is"):
+    with pytest.raises(ModelError, match="The start is"):
         mini.build_model(config, tokenizer, MINI_DIR)
 
 
@@ -264,7 +264,7 @@ def test_a_training_broken_off_goes_on_as_if_it_had_not_been(texts, config, tmp_
     lines = [json.loads(line) for line in (tmp_path / "half" / "progress.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6] and len(lines[0]["samples"]) == 4
 
-    rest.export(tmp_path / "model")
+    mini.export_model(rest.model, rest.tokenizer, tmp_path / "model")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     made = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -272,6 +272,21 @@ def test_a_training_broken_off_goes_on_as_if_it_had_not_been(texts, config, tmp_
     tok = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert tok.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False, add_generation_prompt=True) == (
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_saved_resumed_and_exported_under_its_own_names(texts, config, tmp_path):
+    one = config.model_copy(update={"compile": True, "steps": 2, "every": 1, "rows_at_once": 1})
+    mini.Trainer(one.model_copy(update={"steps": 1}), texts, tmp_path, resume=False).train()
+    rest = mini.Trainer(one, texts, tmp_path, resume=True)
+    rest.train()
+    mini.export_model(rest.model, rest.tokenizer, tmp_path / "model")
+    from transformers import AutoModelForCausalLM
+
+    made, told = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    expected = dict(rest.model.named_parameters())
+    assert all(torch.equal(w, expected[name]) for name, w in made.named_parameters())
 
 
 def test_a_config_that_is_not_valid_is_told_in_one_sentence(tmp_path):

@@ -21,8 +21,6 @@ from medassist.data import Example, prepare_data
 from medassist.errors import DataError
 from medassist.prompts import sentence_ends
 
-_HEADING = re.compile(r"^#+\s*(.+)$")
-
 
 class SourceConfig(BaseModel):
     """One file of the mixture."""
@@ -170,7 +168,7 @@ def split_paragraphs(text: str) -> list[str]:
     found = []
     for line in text.splitlines():
         line = " ".join(line.strip().lstrip("-*• ").split())
-        if len(line.split()) >= 8 and not _HEADING.match(line) and line[-1:] in ".?!\"”":
+        if len(line.split()) >= 8 and line[0] != "#" and line[-1:] in ".?!\"”":
             found.append(line)
     return found
 

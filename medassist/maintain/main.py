@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 
-TOPICS = {"mini": "the embedded base model, from text files", "measure": "the figures of the embedded base model", "vocab": "the gate's vocabulary, from labelled questions"}
+TOPICS = {
+    "mini": "the embedded base model, from text files",
+    "measure": "the figures of a model of that kind",
+    "vocab": "the gate's vocabulary, from labelled questions",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

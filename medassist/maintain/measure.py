@@ -24,6 +24,7 @@ from medassist.catalog import MINI_DIR
 from medassist.config import DatasetConfig, RunConfig
 from medassist.data import Example, prepare_data
 from medassist.gate import Gate
+from medassist.generation import pad_left
 from medassist.maintain.corpus import Prose, Term, read_source
 from medassist.maintain.mini import CONFIG, load_config
 from medassist.maintain.reading import Exercise, Exercises, find_facts, key_term
@@ -82,20 +83,17 @@ class Model:
         for at in range(0, len(order), together):
             part = order[at : at + together]
             rows = [prompts.encode_prompt(self.tokenizer, prompts.build_messages(questions[n])) for n in part]
-            longest = max(map(len, rows))
-            pad = self.tokenizer.pad_token_id
-            ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows])
-            mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
+            ids, mask = pad_left(rows, self.tokenizer.pad_token_id, self.model.device)
             with torch.inference_mode():
                 made = self.model.generate(
-                    ids.to(self.model.device),
-                    attention_mask=mask.to(self.model.device),
+                    ids,
+                    attention_mask=mask,
                     max_new_tokens=MOST_TOKENS,
                     eos_token_id=stops,
-                    pad_token_id=pad,
+                    pad_token_id=self.tokenizer.pad_token_id,
                     **({"do_sample": False} if greedy else SAMPLING),
                 )
-            for n, row in zip(part, made[:, longest:].tolist(), strict=True):
+            for n, row in zip(part, made[:, ids.shape[1] :].tolist(), strict=True):
                 ended = any(token in stops for token in row)
                 found[n] = (self.tokenizer.decode(row, skip_special_tokens=True).strip(), ended)
         return found

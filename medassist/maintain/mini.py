@@ -6,7 +6,7 @@ A step takes `step_tokens` tokens: rows of `row_tokens` tokens, packed with whol
 a step is made of depends on the seed and the step's number alone, so that a run that was broken off goes on as if it
 had not been. Matrices learn by Muon, embeddings and norms by AdamW; the learning rate rises, stays, and falls to zero.
 Checkpoints are safetensors and JSON, staged and renamed. It knows nothing of how the model is measured at the end
-(`mini_measure.py`); on the way it reports the loss on held-out texts and writes samples.
+(`measure.py`); on the way it reports the loss on held-out texts and writes samples.
 """
 
 from __future__ import annotations
@@ -44,11 +44,9 @@ _POOL = 24  # texts among which the next for a row is chosen
 _SHARD = 9_000_000  # bytes of one weights file at most
 
 
-class _Part(BaseModel):
+class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class Shape(_Part):
     hidden_size: int = 256
     intermediate_size: int = 704
     num_hidden_layers: int = 12
@@ -57,8 +55,10 @@ class Shape(_Part):
     context: int = 1024
 
 
-class MiniConfig(_Part):
+class MiniConfig(BaseModel):
     """All of one training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     start: str | None = Field(None, description="Folder of the model to go on from; `mini` is the one that ships.")
     vocab_size: int = Field(8192, ge=300, description="Of a new tokenizer; the start's own is kept where there is one.")
@@ -98,7 +98,7 @@ def load_config(path: Path) -> MiniConfig:
 
 @dataclass(frozen=True)
 class Tokens:
-    """One text as ids with each id's weight in the loss; only prose may be cut."""
+    """One text as ids, and where its answer begins; only prose may be cut."""
 
     ids: tuple[int, ...]
     answer_start: int
@@ -158,6 +158,7 @@ class Mixture:
                     self.by_kind["questions"].append((one.source.weight, own))
         self.exercises = Exercises(facts)
         self._kept: dict[int, Tokens | list[Tokens]] = {}
+        self._lengths: dict[str, float] = {}  # of a text of each kind, on average
 
     def step(self, number: int) -> tuple[list[list[Tokens]], int]:
         """The rows of one step, and how many of their places stayed empty."""
@@ -193,11 +194,10 @@ class Mixture:
         return rows, empty
 
     def _mean_length(self, kind: str) -> float:
-        lengths = self.__dict__.setdefault("_lengths", {})
-        if kind not in lengths:
+        if kind not in self._lengths:
             rng = random.Random(self.config.seed)
-            lengths[kind] = sum(len(self._draw(kind, rng).ids) for _ in range(200)) / 200
-        return lengths[kind]
+            self._lengths[kind] = sum(len(self._draw(kind, rng).ids) for _ in range(200)) / 200
+        return self._lengths[kind]
 
     def _draw(self, kind: str, rng: random.Random) -> Tokens:
         while kind == "reading":
@@ -223,7 +223,7 @@ class Mixture:
         return self.question(prompts.render_grounded(exercise.question, exercise.passages), exercise.answer)
 
     def question(self, question: str, answer: str) -> Tokens:
-        """A question with its answer, as training and chat render it; the answer is cut to the context."""
+        """A question with its answer, as training and chat render it; the answer is cut to a row."""
         most = self.config.row_tokens
         encoded = prompts.encode_example(self.tokenizer, question, answer, max_length=most)
         if encoded is None:  # no room for an answer: the question's tokens alone are worth little
@@ -244,7 +244,7 @@ class Mixture:
 
 
 def to_tensors(rows: Sequence[Sequence[Tokens]], config: MiniConfig, pad_id: int) -> dict[str, torch.Tensor]:
-    """Ids, positions that start anew with each text, targets and their weights; each (rows, context).
+    """Ids, positions that start anew with each text, targets and their weights; each (rows, row_tokens).
 
     A text's first token is no target: nothing stands before it. Padding is one more text of weight 0.
     """
@@ -391,7 +391,7 @@ class Trainer:
         else:
             self.say("making the tokenizer")
             self.tokenizer = train_tokenizer(_all_texts(texts), config.vocab_size, config.shape.context)
-        self.model = build_model(config, self.tokenizer, newest and None or start)
+        self.model = build_model(config, self.tokenizer, None if newest else start)
         self.mixture = Mixture(texts, self.tokenizer, config)
         self.held_out = _held_out_rows(texts, self.mixture, config)
         matrices, rest = split_parameters(self.model)
@@ -404,7 +404,7 @@ class Trainer:
         if newest is not None:
             self._restore(newest)
         if config.compile:
-            self.model.model = torch.compile(self.model.model)
+            self.model.model.compile()  # in place: the names of the weights stay
 
     @staticmethod
     def say(text: str) -> None:
@@ -528,13 +528,9 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.say(f"going on from step {self.step}")
 
-    def export(self, folder: Path) -> None:
-        """The model as it ships: bf16, in files of at most 9 MB, with tokenizer and a greedy generation config."""
-        export_model(self.model, self.tokenizer, folder)
-
 
 def export_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Writes weights in bf16 (files of at most 9 MB), configuration and tokenizer."""
+    """The model as it ships: weights in bf16 (files of at most 9 MB), configuration and tokenizer."""
     import torch
     from transformers import GenerationConfig
 
@@ -620,6 +616,6 @@ def main(args: argparse.Namespace) -> int:
         raise DataError(f"There is no folder {args.data.name}.", "Name the data folder by --data.")
     trainer = Trainer(config, args.data, args.out, resume=args.resume)
     trainer.train()
-    trainer.export(args.out / "model")
+    export_model(trainer.model, trainer.tokenizer, args.out / "model")
     print(args.out / "model")
     return 0

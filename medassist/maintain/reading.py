@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medassist.data import Example
-from medassist.maintain.corpus import Prose, Term, Texts, is_plain_sentence, split_sentences
+from medassist.maintain.corpus import Prose, Term, is_plain_sentence, split_sentences
 from medassist.prompts import NOT_IN_SOURCES
 
 MOST_WORDS = 60  # of a passage
@@ -207,7 +207,7 @@ def _capital(text: str) -> str:
 
 
 def _lower_first(text: str) -> str:
-    """`The liver` → `the liver`; `HIV` and `Crohn disease` keep theirs where the second letter or context says so."""
+    """`The liver` → `the liver`; `HIV` and `RNA` keep theirs, names such as Crohn do not."""
     first, _, rest = text.partition(" ")
     if first in ("The", "A", "An") or (first[:1].isupper() and first[1:].islower() and len(first) > 3):
         return first.lower() + (" " + rest if rest else "")
@@ -235,7 +235,12 @@ class Exercises:
         self.count = sum(map(len, self._facts))
 
     def make(self, rng: random.Random) -> Exercise:
-        """One exercise."""
+        """One exercise, of one passage at least."""
+        while not (exercise := self._try(rng)).passages:
+            pass
+        return exercise
+
+    def _try(self, rng: random.Random) -> Exercise:
         facts = rng.choices(self._facts, self._weights)[0]
         fact = rng.choice(facts)
         shown = rng.choice(PASSAGES)
@@ -301,9 +306,9 @@ def _passage(fact: Fact, rng: random.Random) -> str:
     return " ".join(fact.sentence if n == fact.at else fact.around[n] for n in range(start, end + 1))
 
 
-_STARTS = "b br c cl d dr f fl g gr h k l m n p pl qu r s st t tr v w x z bl ch th sp".split()
-_MIDDLES = "a e i o u y ae ia io au ou ei".split()
-_ENDS = ("itis osis emia oma ine ol ase in ium opathy an ide ax or us is").split()
+_STARTS = ["b", "br", "c", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "k", "l", "m", "n", "p", "pl", "qu", "r", "s", "st", "t", "tr", "v", "w", "x", "z", "bl", "ch", "th", "sp"]
+_MIDDLES = ["a", "e", "i", "o", "u", "y", "ae", "ia", "io", "au", "ou", "ei"]
+_ENDS = ["itis", "osis", "emia", "oma", "ine", "ol", "ase", "in", "ium", "opathy", "an", "ide", "ax", "or", "us", "is"]
 
 
 def invent_name(rng: random.Random) -> str:

@@ -134,7 +134,7 @@ class Recipe:
     seed: int = 7
     floor: float = -3.0
     thresholds: dict[str, float] = field(
-        default_factory=lambda: {"lenient": -0.8, "balanced": -0.13, "strict": 0.6}
+        default_factory=lambda: {"lenient": -0.8, "balanced": -0.19, "strict": 0.6}
     )
 
 
@@ -346,10 +346,10 @@ def learn_vocabulary(
     def worth(word: str) -> float:
         return abs(first.get(word, 0.0)) * min(counts.texts[word], 400) ** 0.35
 
-    kept = set(sorted(listed, key=worth, reverse=True)[: recipe.max_words])
+    kept = set(sorted(sorted(listed), key=worth, reverse=True)[: recipe.max_words])
     kept = {word for word in kept if abs(first.get(word, 0.0)) >= recipe.smallest}
     neutral |= _lookalikes(listed - kept, kept, first, hand, counts.texts)
-    shown = set(sorted(neutral, key=lambda w: counts.texts[w], reverse=True)[: recipe.max_neutral])
+    shown = set(sorted(sorted(neutral), key=lambda w: counts.texts[w], reverse=True)[: recipe.max_neutral])
     parts = _choose_parts(first, counts.texts, kept | shown, recipe)
     second = _learn(_examples(texts, hand, stop | shown), kept, parts, bounds, recipe)
     best: dict[str, str] = {}
@@ -387,7 +387,7 @@ def _choose_parts(
     for word, n in count.items():
         if word not in listed:
             uses.update({part: min(n, 20) for part in word_parts(word)})
-    parts = [name for name in weights if "-" in name and uses[name] >= 8]
+    parts = sorted(name for name in weights if "-" in name and uses[name] >= 8)
     parts.sort(key=lambda part: abs(weights[part]) * min(uses[part], 200) ** 0.5, reverse=True)
     return set(parts[: recipe.max_parts])
 

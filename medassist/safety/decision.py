@@ -12,9 +12,10 @@ from medassist.safety.weighing import facts_of, found_in
 
 WINDOW = 3  # a rule may find its slots within this many neighbouring sentences
 HISTORY_TURNS = 2  # earlier user turns that are read together with the current one
-URGENT = 0.0  # the weight (log-odds) from which a text is an emergency without any rule
-DOUBT = 1.0  # taken off a passage without signs, or with none but words that many harmless texts hold
+URGENT = 0.1  # the weight (log-odds) from which a text is an emergency without any rule
+DOUBT = 0.5  # taken off a passage without signs, or with none but words that many harmless texts hold
 VAGUE = -1.5  # the weight under which no category is named
+SURE = 1.0  # the weight from which a call for help is told which help
 NOTHING = -99.0  # the weight of a text without words
 JOINS = -3.0  # the weight from which a text is read together with the turns before it
 VETO = -1.5  # the weight under which a rule alone makes none
@@ -162,7 +163,7 @@ def _category(window: Sequence[Sentence], facts: Mapping[str, float], rule: Rule
         return rule.category
     found = found_in(window)
     weight, likely = max((weights.score(found, facts), name) for name, weights in flags.categories.items())
-    enough = 0.0 if rule and rule.category == "urgent" else VAGUE
+    enough = SURE if rule and rule.category == "urgent" else VAGUE
     if weight < enough or likely == "urgent":
         return rule.category if rule else "urgent"
     return likely
