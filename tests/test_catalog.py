@@ -138,7 +138,7 @@ def test_local_paths_are_let_in_as_given(tmp_path, monkeypatch):
         (catalog.check_base_id, ModelError, "minni", "Did you mean 'mini'?"),
         (catalog.check_base_id, ModelError, "smollm2", "'smollm2-135m-instruct'"),
         (catalog.check_base_id, ModelError, "", "Unknown base model ''"),
-        (catalog.check_base_id, ModelError, "../mini", "no file or folder '../mini'"),
+        (catalog.check_base_id, ModelError, "../mini-nowhere", "no file or folder '../mini-nowhere'"),
         (catalog.check_base_id, ModelError, "a/b/c", "no file or folder 'a/b/c'"),
         (catalog.check_base_id, ModelError, "x y/z", "Unknown base model"),
         (catalog.check_dataset_id, DataError, "starterr", "Did you mean 'starter'?"),
